@@ -1,0 +1,1 @@
+"""Networks that are shipped in packages: one file = one network, torch and stdlib only."""

@@ -51,7 +51,7 @@ class Scores:
     ap50: float
     mean_ap: float
     sbd: float
-    abs_dic: int
+    dic: int
     arand_error: float
     false_splits: int
     false_merges: int
@@ -70,7 +70,7 @@ class Scores:
 class DatasetScores:
     """Scores of a set of images.
 
-    Main convention: `ap50`, `mean_ap`, `sbd`, `abs_dic`, `arand_error`, `precision50` and
+    Main convention: `ap50`, `mean_ap`, `sbd`, `dic`, `arand_error`, `precision50` and
     `recall50` are means over the images of the score of each image, whatever the number of
     its instances. Second number: `pooled_ap50` counts TP, FP and FN over all images first.
     Splits, merges and numbers of instances are totals.
@@ -81,7 +81,7 @@ class DatasetScores:
     pooled_ap50: float
     mean_ap: float
     sbd: float
-    abs_dic: float
+    dic: float
     arand_error: float
     false_splits: int
     false_merges: int
@@ -115,7 +115,7 @@ def score(predicted: LabelArray, truth: LabelArray) -> Scores:
         ap50=precisions[0],
         mean_ap=float(np.mean(precisions)),
         sbd=symmetric_best_dice(pairs, n_predicted, n_truth),
-        abs_dic=abs(n_predicted - n_truth),
+        dic=abs(n_predicted - n_truth),
         arand_error=adapted_rand_error(table),
         false_splits=splits,
         false_merges=merges,
@@ -145,7 +145,7 @@ def aggregate(scores: Sequence[Scores]) -> DatasetScores:
         pooled_ap50=_ratio(matched, true + predicted - matched),
         mean_ap=float(np.mean(columns["mean_ap"])),
         sbd=float(np.mean(columns["sbd"])),
-        abs_dic=float(np.mean(columns["abs_dic"])),
+        dic=float(np.mean(columns["dic"])),
         arand_error=float(np.mean(columns["arand_error"])),
         false_splits=sum(columns["false_splits"]),
         false_merges=sum(columns["false_merges"]),

@@ -73,7 +73,7 @@ def test_every_score_equals_its_definition_written_as_loops(pair: Pair) -> None:
     precisions = [average_precision(predicted, truth, k) for k in range(10, 20)]
     assert scores.ap50 == pytest.approx(precisions[0])
     assert scores.mean_ap == pytest.approx(sum(precisions) / 10)
-    assert scores.abs_dic == abs(len(predicted) - len(truth))
+    assert scores.dic == abs(len(predicted) - len(truth))
     assert scores.false_splits == sum(n > 1 for n in partners(truth, predicted))
     assert scores.false_merges == sum(n > 1 for n in partners(predicted, truth))
     assert scores.matched50 == true_positives(predicted, truth, 10)
@@ -130,7 +130,7 @@ def test_scores_of_a_row_of_pixels_worked_by_hand() -> None:
     assert scores.ap50 == pytest.approx(1 / 5)
     assert scores.mean_ap == pytest.approx(1 / 5 * 5 / 10)
     assert scores.sbd == pytest.approx(46 / 84)
-    assert scores.abs_dic == 2
+    assert scores.dic == 2
     assert scores.arand_error == pytest.approx(1 - 36 / 50)
     assert (scores.false_splits, scores.false_merges) == (1, 0)
     assert (scores.precision50, scores.recall50) == (1 / 4, 1 / 2)
@@ -168,12 +168,12 @@ def test_two_empty_images_agree() -> None:
     empty = np.zeros((4, 5), np.uint16)
     scores = score(empty, empty)
     assert (scores.ap50, scores.mean_ap, scores.sbd, scores.arand_error) == (1, 1, 1, 0)
-    assert (scores.abs_dic, scores.precision50, scores.recall50) == (0, 1, 1)
+    assert (scores.dic, scores.precision50, scores.recall50) == (0, 1, 1)
 
 
 def test_a_prediction_in_an_empty_image_scores_worst() -> None:
     scores = score(np.ones((4, 5), int), np.zeros((4, 5), int))
-    assert (scores.ap50, scores.sbd, scores.arand_error, scores.abs_dic) == (0, 0, 1, 1)
+    assert (scores.ap50, scores.sbd, scores.arand_error, scores.dic) == (0, 0, 1, 1)
     assert (scores.precision50, scores.recall50) == (0, 0)
 
 
@@ -241,7 +241,7 @@ def test_a_data_set_has_the_mean_over_images_and_the_pooled_precision() -> None:
     assert total.images == 2
     assert total.ap50 == pytest.approx((1 + 1 / 4) / 2)
     assert total.pooled_ap50 == pytest.approx(2 / 5)
-    assert total.abs_dic == pytest.approx(1.5)
+    assert total.dic == pytest.approx(1.5)
     assert (total.true_instances, total.predicted_instances, total.matched50) == (5, 2, 2)
 
 

@@ -130,6 +130,7 @@ _RESOLUTIONS = ("XResolution", "YResolution")
 _LOST_PIXELS = re.compile(
     "invalid page offset|invalid offset to|circular|corrupted file|corrupted tag list|missing"
     "|incompletely|failed to re|series raised|subset|incorrect Strip"
+    "|TiffTag 270 "  # the description: without it the axes are lost
 )
 
 

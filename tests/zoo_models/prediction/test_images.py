@@ -157,32 +157,6 @@ def test_too_few_channels_are_refused(tmp_path: Path) -> None:
         expect_image(read_image(tmp_path / "a.tif"), axes="yx", channels=2)
 
 
-def test_voxel_sizes_of_ome_files_are_in_micrometres(tmp_path: Path) -> None:
-    sizes = {"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.5}
-    metadata = {"axes": "ZYX", **sizes, "PhysicalSizeZ": 0.002, "PhysicalSizeZUnit": "mm"}
-    tifffile.imwrite(tmp_path / "a.ome.tif", positions(5, 64, 48), metadata=metadata)
-    assert read_image(tmp_path / "a.ome.tif").voxel_size_um == pytest.approx((2, 0.5, 0.25))
-
-
-@pytest.mark.parametrize("unit", ["um", "micron", "\\u00B5m"])
-def test_voxel_sizes_of_imagej_files_are_in_micrometres(tmp_path: Path, unit: str) -> None:
-    metadata = {"axes": "ZYX", "spacing": 1.5, "unit": unit}
-    tifffile.imwrite(
-        tmp_path / "a.tif", positions(5, 64, 48), imagej=True, resolution=(4, 2), metadata=metadata
-    )
-    assert read_image(tmp_path / "a.tif").voxel_size_um == pytest.approx((1.5, 0.5, 0.25))
-
-
-@pytest.mark.parametrize(
-    "metadata", [{"PhysicalSizeX": 0.5}, {"PhysicalSizeX": 1, "PhysicalSizeY": 0}]
-)
-def test_a_voxel_size_that_is_not_wholly_known_is_unknown(
-    tmp_path: Path, metadata: dict[str, float]
-) -> None:
-    tifffile.imwrite(tmp_path / "a.ome.tif", positions(64, 48), metadata={"axes": "YX", **metadata})
-    assert read_image(tmp_path / "a.ome.tif").voxel_size_um is None
-
-
 def test_a_missing_file_is_named_with_its_like_named_neighbours(tmp_path: Path) -> None:
     (tmp_path / "nuclei_01.tif").touch()
     message = message_of(tmp_path / "nuclei_1.tif")
@@ -229,6 +203,12 @@ def test_a_truncated_tiff_is_refused_and_nothing_is_logged(
     with caplog.at_level(logging.WARNING):
         assert "cannot be read" in message_of(tmp_path / name)
     assert not caplog.records
+
+
+def test_a_tiff_that_lost_only_the_names_of_its_axes_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise(5, 64, 48), ome=True, metadata={"axes": "CYX"})
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-400])
+    assert "cannot be read" in message_of(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.9])

@@ -26,6 +26,7 @@ help:
 	@echo "make clean    remove .venv, demo and the tools' caches"
 
 demo: $(RUNTIME_READY)
+	@mkdir -p demo
 	$(BIN)/spoco-zoo export $(MODEL) -o demo/$(MODEL).zip --overwrite
 	$(BIN)/bioimageio test demo/$(MODEL).zip
 	$(BIN)/spoco-zoo predict demo/$(MODEL).zip $(EXAMPLE)/image.tif -o demo --overlay --overwrite

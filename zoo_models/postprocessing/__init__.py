@@ -1,1 +1,47 @@
-"""Clusterers that are shipped in packages: one file = one class, numpy, scipy, hdbscan only."""
+"""Clusterers: embeddings in, instances out. One file is one method, and is shipped in packages."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo_models.checkpoint import ClustererSettings
+from zoo_models.errors import InputError
+
+CLUSTERERS = {"region_joining": "RegionJoining"}
+"""File in this folder -> the one public class in it."""
+
+
+class Clusterer(Protocol):
+    """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int32, 0 is background."""
+
+    def __call__(
+        self, embeddings: NDArray[np.float32], foreground: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int32]: ...
+
+
+def build_clusterer(choice: ClustererSettings) -> Clusterer:
+    """The clusterer that a checkpoint or a package names.
+
+    Raises:
+        InputError: unknown method or settings it does not take.
+    """
+    if choice.name not in CLUSTERERS:
+        raise InputError(
+            f"Unknown clusterer {choice.name!r}: expected one of {', '.join(CLUSTERERS)}."
+        )
+    module = import_module(f"{__name__}.{choice.name}")
+    try:
+        clusterer: Clusterer = getattr(module, CLUSTERERS[choice.name])(**choice.settings)
+    except TypeError as error:
+        raise InputError(f"Clusterer {choice.name}: {error}.") from error
+    return clusterer
+
+
+def clusterer_file(name: str) -> Path:
+    """The source file that is shipped and hashed."""
+    return Path(__file__).with_name(f"{name}.py")

@@ -1,0 +1,41 @@
+"""The command line: parse, call one function, print, exit code.
+
+Exit codes: 0 good, 1 a fault was found, 2 could not run. Everything heavy is imported inside the
+commands, so that `spoco-zoo --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from packager.cli import doctor, evaluate, export, models, predict, train
+from zoo_models.errors import SpocoZooError
+
+app = typer.Typer(
+    name="spoco-zoo",
+    help="Train pixel-embedding networks, export them as bioimage.io packages, predict instances.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train.train)
+app.command("export")(export.export)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line on stderr and exit code 2."""
+    try:
+        app()
+    except SpocoZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(2)

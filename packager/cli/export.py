@@ -1,0 +1,37 @@
+"""spoco-zoo export: checkpoint or catalog name in, bioimage.io package out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="Checkpoint file, or name of a catalog model.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Package to write, a .zip file.")],
+    card: Annotated[
+        Path | None,
+        typer.Option(help="Model card (card.toml) [default: the catalog's, or beside SOURCE]."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the package.")] = False,
+) -> None:
+    """Write a package that passes the zoo's own tests; leaves nothing when it does not."""
+    from packager.card import Card
+    from packager.export import export as write_package
+    from zoo_models.catalog import find_model
+    from zoo_models.checkpoint import Checkpoint
+
+    path = Path(source)
+    if path.suffix or path.exists():
+        checkpoint, card = path, card or path.with_name("card.toml")
+    else:
+        model = find_model(source)
+        checkpoint, card = model.checkpoint, card or model.card
+    loaded = Checkpoint.load(checkpoint)
+    report = write_package(loaded, Card.load(card), out, overwrite=overwrite)
+    typer.echo(f"{report.package}  {report.size / 1e6:.1f} MB  sha256 {report.sha256}")
+    for name, difference in report.differences.items():
+        typer.echo(f"  {name}: differs from the network by {difference:.1e} of its largest value")
+    typer.echo(f"  {len(report.passed)} of the zoo's own tests passed, no warnings")

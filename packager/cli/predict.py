@@ -1,0 +1,95 @@
+"""spoco-zoo predict: package and images in, label images out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    package: Annotated[Path, typer.Argument(help="Package (.zip, folder or rdf.yaml).")],
+    images: Annotated[list[Path], typer.Argument(help="TIFF or PNG files, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label images.")],
+    channel: Annotated[
+        int | None, typer.Option(min=0, help="Take this channel of a colour image.")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Largest tile edge in pixels [default: by memory].")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps [default: a GPU if there is one].")
+    ] = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write a PNG with the outlines drawn in.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace label images.")] = False,
+) -> None:
+    """Segment images: NAME.tif becomes OUT/NAME_labels.ome.tif."""
+    from packager.overlay import write_overlay
+    from zoo_models.package import Package
+    from zoo_models.prediction.images import expect_image, find_images, read_image, write_labels
+    from zoo_models.prediction.predict import predict_instances
+
+    device = _device(device)
+    paths = find_images(images)
+    outputs = _outputs(paths, out, overlay=overlay, overwrite=overwrite)
+    model = Package.load(package, device=device)
+    read = [read_image(path, channel=channel) for path in paths[:1]]
+    for number, (path, (labels_path, overlay_path)) in enumerate(zip(paths, outputs, strict=True)):
+        image = read[0] if number == 0 else read_image(path, channel=channel)
+        expect_image(image, axes=model.geometry.names, channels=model.in_channels)
+        labels = predict_instances(model, image, tile_limit=tile, device=device)
+        axes = model.geometry.names
+        write_labels(
+            labels_path,
+            labels,
+            axes=axes,
+            voxel_size_um=image.voxel_size_um,
+            overwrite=overwrite,
+        )
+        if overlay:
+            write_overlay(overlay_path, image.data[0], labels)
+        typer.echo(f"{labels_path}  {labels.max()} instances")
+
+
+def _outputs(
+    paths: list[Path], out: Path, *, overlay: bool, overwrite: bool
+) -> list[tuple[Path, Path]]:
+    """Label and overlay file for each image; refused before any work is done."""
+    from zoo_models.errors import InputError, OutputExistsError
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: found a file; --out takes a folder for the label images.")
+    outputs = [(out / f"{p.stem}_labels.ome.tif", out / f"{p.stem}_overlay.png") for p in paths]
+    twice = {p for p in outputs if outputs.count(p) > 1}
+    if twice:
+        raise InputError(
+            f"Several images would be written to {min(twice)[0]}: predict them into different "
+            "folders."
+        )
+    existing = [file for pair in outputs for file in pair[: 1 + overlay] if file.exists()]
+    if existing and not overwrite:
+        raise OutputExistsError(
+            f"{existing[0]} exists already ({len(existing)} such files): use --overwrite or "
+            "another --out."
+        )
+    return outputs
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    from zoo_models.errors import InputError
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"Device {name!r} cannot be used ({str(error).splitlines()[0]}); 'spoco-zoo doctor' "
+            "lists the devices."
+        ) from error
+    return name

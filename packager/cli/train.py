@@ -1,0 +1,49 @@
+"""spoco-zoo train: configuration in, run folder with a checkpoint out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="Training configuration, TOML.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder [default: runs/NAME].")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Data folder (images/, labels/, splits.json) instead of data.folder."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+) -> None:
+    """Train a network; writes checkpoint.safetensors at every best validation score."""
+    _require_training_extra()
+    import torch
+
+    from training.config import load_config
+    from training.fit import fit
+
+    if threads:
+        torch.set_num_threads(threads)
+    settings = load_config(config, data=data)
+    run_dir = out or Path("runs") / settings.name
+    checkpoint = fit(settings, run_dir, resume=resume, overwrite=overwrite)
+    typer.echo(f"{checkpoint}\nnext: spoco-zoo export {checkpoint} -o {settings.name}.zip --card CARD")
+
+
+def _require_training_extra() -> None:
+    from importlib.util import find_spec
+
+    from zoo_models.errors import InputError
+
+    missing = [name for name in ("lightning", "monai", "tensorboard") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"Training needs {', '.join(missing)}, not installed here: "
+            "pip install 'spoco-zoo[train]'."
+        )

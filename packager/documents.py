@@ -1,0 +1,202 @@
+"""What a human sees of a package: its README and its cover image."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from packager.card import Card
+from zoo_models.checkpoint import Checkpoint
+
+Grey = NDArray[np.float32]
+Rgb = NDArray[np.uint8]
+
+PANEL = (384, 256)
+"""Height and width of one of the cover's three panels: together 2:1, as the zoo shows covers."""
+
+GOLDEN = 0.618033988749895
+"""Steps of this part of the colour circle keep neighbouring instances apart in colour."""
+
+
+def readme(checkpoint: Checkpoint, card: Card) -> str:
+    """The package's README.md; its validation section is what the zoo's validator looks for."""
+    sections = [
+        f"# {card.title}",
+        card.description,
+        _what_it_gives(checkpoint),
+        _geometry(checkpoint),
+        _consumers(checkpoint),
+        _validation(card),
+        _training(checkpoint, card),
+        "# Licence and citation",
+        f"Weights and description: {card.licence}. Please cite:",
+        _bullets(f"{c.text} https://doi.org/{c.doi}" for c in card.citations),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _what_it_gives(checkpoint: Checkpoint) -> str:
+    clusterer = checkpoint.clusterer
+    settings = ", ".join(f"{k} = {v}" for k, v in clusterer.settings.items()) or "its defaults"
+    return (
+        f"# What it gives\n\nFor each pixel a vector of {checkpoint.embedding_dim} numbers, its "
+        "embedding. Pixels of one instance lie within about "
+        f"delta_v = {checkpoint.delta_v:g} of their mean, means of different instances at least "
+        f"2 delta_d = {2 * checkpoint.delta_d:g} apart. The channels are not probabilities.\n\n"
+        f"Instances come from clustering the stitched embeddings once, with the attached "
+        f"`{clusterer.name}.py` ({settings}). Clustering tile by tile would cut instances apart."
+    )
+
+
+def _geometry(checkpoint: Checkpoint) -> str:
+    geometry = checkpoint.geometry
+    rows = [
+        (name, a.minimum, a.step, a.halo, a.period, a.shrink, a.minimum - 2 * a.halo)
+        for name, a in zip(geometry.names, geometry.axes, strict=True)
+    ]
+    columns = ("axis", "min", "step", "halo", "period", "shrink", "kept of the smallest tile")
+    return (
+        "# How it tiles\n\nThe output has the input's size. The outermost `halo` pixels of it hold "
+        "zeros and must be cropped; a consumer that reads this package's description does so. "
+        "Tiles are `min + n * step` wide. Tile-by-tile prediction equals prediction in one pass "
+        "when image sizes are multiples of the period (of twice the period in ilastik); "
+        "`spoco-zoo predict` pads other images to the grid by itself.\n\n" + _table(columns, rows)
+    )
+
+
+def _consumers(checkpoint: Checkpoint) -> str:
+    period = max(checkpoint.geometry.period)
+    rows = [
+        ("spoco-zoo", "`spoco-zoo predict PACKAGE IMAGE -o FOLDER`", "instances", "any size"),
+        (
+            "bioimageio.core",
+            "`bioimageio predict`, or its Python API with `blocksize_parameter`",
+            "embeddings",
+            f"multiples of {period}",
+        ),
+        ("ilastik", "Neural Network workflow", "embeddings", f"multiples of {2 * period}"),
+        (
+            "deepImageJ, Fiji, Icy",
+            "the plugin's own dialog (TorchScript)",
+            "embeddings",
+            f"multiples of {period}",
+        ),
+    ]
+    return "# How to run it\n\n" + _table(("software", "how", "gives", "image sizes"), rows)
+
+
+def _validation(card: Card) -> str:
+    tables = [
+        f"## {m.title}\n\n{_table(m.columns, m.rows)}" + (f"\n\n{m.note}" if m.note else "")
+        for m in card.measurements
+    ]
+    limits = [f"## Known limits\n\n{_bullets(card.limits)}"] if card.limits else []
+    how = (
+        "To validate on your own images: predict them, then compare with labels made by hand, "
+        "`spoco-zoo evaluate PREDICTED TRUTH`."
+    )
+    return "\n\n".join(["# Validation", *tables, how, *limits])
+
+
+def _training(checkpoint: Checkpoint, card: Card) -> str:
+    data, constants = card.training_data, checkpoint.normalisation
+    voxel = checkpoint.voxel_size_um
+    size = " x ".join(f"{v:g}" for v in voxel) + " micrometres" if voxel else "not known"
+    facts = [
+        f"Data: {data.name}. {data.text} Licence: {data.licence}. Source: {data.source}",
+        f"Network input: image * {constants.gain:g} + {constants.offset:g}, the same everywhere",
+        f"Pixel size of the training images ({checkpoint.axes}): {size}",
+        f"Sample and cover image: {card.sample.source}",
+    ]
+    return "# Training\n\n" + _bullets(facts)
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def cover(image: Grey, embeddings: Grey, labels: NDArray[np.int32]) -> bytes:
+    """A PNG, 2:1: the image, its embeddings, its instances.
+
+    Args:
+        image: c(z)yx raw values; of a stack the middle plane is shown, of channels the first.
+        embeddings: D(z)yx; shown are their three main directions as red, green, blue.
+        labels: (z)yx instances, 0 background.
+    """
+    if image.ndim == 4:
+        middle = image.shape[1] // 2
+        image, embeddings, labels = image[:, middle], embeddings[:, middle], labels[middle]
+    window = _window(labels)
+    panels = [
+        np.repeat(_stretch(image[0])[..., None], 3, axis=-1),
+        principal_colours(embeddings),
+        instance_colours(labels),
+    ]
+    smooth = Image.Resampling.BICUBIC
+    modes = (smooth, smooth, Image.Resampling.NEAREST)
+    joined = np.concatenate(
+        [_panel(panel[window], mode) for panel, mode in zip(panels, modes, strict=True)], axis=1
+    )
+    file = io.BytesIO()
+    Image.fromarray(joined).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _window(labels: NDArray[np.int32]) -> tuple[slice, slice]:
+    """The middle part with a panel's proportions, as large as it fits in, for (y, x)."""
+    height, width = labels.shape
+    scale = min(height / PANEL[0], width / PANEL[1])
+    size = [max(1, round(n * scale)) for n in PANEL]
+    start = [(n - s) // 2 for n, s in zip((height, width), size, strict=True)]
+    y, x = (slice(a, a + s) for a, s in zip(start, size, strict=True))
+    return y, x
+
+
+def _panel(picture: Rgb, mode: Image.Resampling) -> Rgb:
+    height, width = PANEL
+    resized = Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), mode)
+    return np.asarray(resized)
+
+
+def _stretch(values: Grey) -> Rgb:
+    """0..255 between the 1st and the 99.8th percentile."""
+    low, high = np.percentile(values, (1.0, 99.8))
+    scaled = (values - low) / max(float(high - low), 1e-6)
+    return np.asarray(np.clip(scaled * 255, 0, 255), dtype=np.uint8)
+
+
+def principal_colours(embeddings: Grey) -> Rgb:
+    """Embeddings (D, Y, X) -> (Y, X, 3) uint8, their three main directions as colours.
+
+    A direction's sign is free; it is chosen so that its largest entry is positive, and so the same
+    embeddings always give the same colours.
+    """
+    dims, height, width = embeddings.shape
+    pixels = embeddings.reshape(dims, -1).T.astype(np.float64)
+    pixels = pixels - pixels.mean(axis=0)
+    _, vectors = np.linalg.eigh(pixels.T @ pixels)
+    main = vectors[:, ::-1][:, :3]
+    main = main * np.sign(main[np.abs(main).argmax(axis=0), range(main.shape[1])])
+    colours = np.zeros((height, width, 3), np.uint8)
+    for channel, direction in enumerate(main.T):
+        plane = (pixels @ direction).reshape(height, width).astype(np.float32)
+        colours[..., channel] = _stretch(plane)
+    return colours
+
+
+def instance_colours(labels: NDArray[np.int32]) -> Rgb:
+    """Labels (Y, X) -> (Y, X, 3) uint8, one colour per instance, background black."""
+    hue = (labels.astype(np.float64) * GOLDEN) % 1.0 * 6.0
+    ramps = [np.clip(np.abs((hue + shift) % 6.0 - 3.0) - 1.0, 0.0, 1.0) for shift in (0, 4, 2)]
+    colours = np.stack([55 + 200 * ramp for ramp in ramps], axis=-1)
+    colours[labels == 0] = 0
+    return np.asarray(colours, dtype=np.uint8)

@@ -1,0 +1,255 @@
+"""Make a package: build it aside, let the zoo's own tests judge it, and only then put it in place.
+
+checkpoint, card -> files in a temporary folder -> rdf.yaml with their sha256
+                 -> zip, the same bytes for the same input
+                 -> validation at the strictest level, the zoo's test on every weight format
+                 -> renamed into place; on any fault nothing is left behind
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import bioimageio.core
+import bioimageio.spec
+import numpy as np
+import torch
+from bioimageio.spec.summary import ValidationSummary
+from numpy.typing import NDArray
+
+from packager import sample_tensors, weights
+from packager.card import Card
+from packager.describe import (
+    COVER,
+    ONNX,
+    RDF,
+    README,
+    STATE_DICT,
+    TENSORS,
+    TORCHSCRIPT,
+    WEIGHTS,
+    Digests,
+    WeightFormat,
+    describe,
+)
+from packager.documents import cover, readme
+from zoo_models import architectures
+from zoo_models.checkpoint import Checkpoint, sha256
+from zoo_models.errors import ExportError, InputError, OutputExistsError
+from zoo_models.postprocessing import build_clusterer, clusterer_file
+from zoo_models.prediction.blocks import BlockGrid
+from zoo_models.prediction.engine import TILE_LIMIT, predict_embeddings
+
+STRICTEST: Literal[20] = 20
+"""The validator's lowest warning level: hints on style count as errors too."""
+
+HARMLESS = 20
+"""The zoo's test reports its agreement figures as notes of this severity."""
+
+TOLERANCE = 1e-4
+"""Largest difference between a weight file and the network, relative to the largest value."""
+
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+"""A zip stores a time per file; a fixed one keeps packages equal byte for byte."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was made, and what was checked before it was kept.
+
+    differences: weight format -> largest difference to the network at sizes never traced, relative
+        to the network's largest value.
+    passed: names of the zoo's own tests that passed.
+    """
+
+    package: Path
+    sha256: str
+    size: int
+    differences: Mapping[str, float]
+    passed: tuple[str, ...]
+
+
+def export(source: Checkpoint, card: Card, out: Path, *, overwrite: bool = False) -> ExportReport:
+    """Write a package that bioimageio.core, ilastik and JDLL load.
+
+    Raises:
+        OutputExistsError: `out` exists and `overwrite` is false.
+        InputError: `out` is no .zip name, or the card and the checkpoint do not fit together.
+        ExportError: the package did not pass; nothing is left of it.
+    """
+    _refuse_impossible(source, card, out, overwrite=overwrite)
+    with tempfile.TemporaryDirectory(prefix="spoco-zoo-") as folder:
+        build = Path(folder, "build")
+        build.mkdir()
+        differences = _write_files(source, card, build)
+        package = zip_folder(build, Path(folder, out.name))
+        validate(package)
+        passed = tuple(name for form in WEIGHTS for name in run_zoo_test(package, form))
+        report = ExportReport(out, sha256(package), package.stat().st_size, differences, passed)
+        _put_in_place(package, out)
+    return report
+
+
+def _refuse_impossible(source: Checkpoint, card: Card, out: Path, *, overwrite: bool) -> None:
+    if out.suffix != ".zip":
+        raise InputError(f"{out}: a package is a .zip file; give a name that ends with .zip.")
+    if out.is_dir():
+        raise InputError(f"{out}: found a folder; give the name of a file.")
+    if out.exists() and not overwrite:
+        raise OutputExistsError(f"{out} exists already: choose another name or --overwrite.")
+    if len(card.input_channels) != source.in_channels:
+        raise InputError(
+            f"The card names {len(card.input_channels)} input channel(s), the network takes "
+            f"{source.in_channels}; correct input_channels in the card."
+        )
+
+
+def _write_files(source: Checkpoint, card: Card, build: Path) -> dict[str, float]:
+    """All files of the package; returns how far each weight format is from the network."""
+    network = source.network()
+    image = sample_tensors.read_sample(card.sample.file, source)
+    pair = sample_tensors.make_pair(source, network, image)
+    _write_tensors(pair, build)
+    _write_weights(source, network, pair, build)
+    _copy_shipped(source, build)
+    (build / COVER).write_bytes(_cover(source, network, image))
+    (build / README).write_text(readme(source, card), encoding="utf-8", newline="\n")
+    (build / RDF).write_text(
+        describe(source, card, _digests(source, build)), encoding="utf-8", newline="\n"
+    )
+    return _differences(source, network, build)
+
+
+def _write_tensors(pair: sample_tensors.TensorPair, build: Path) -> None:
+    for kind, tensor in (("input", pair.raw), ("output", pair.embeddings)):
+        sample_tensors.write_npy(build / TENSORS[f"test_{kind}"], tensor)
+        sample_tensors.write_tiff(build / TENSORS[f"sample_{kind}"], tensor)
+
+
+def _write_weights(
+    source: Checkpoint,
+    network: torch.nn.Module,
+    pair: sample_tensors.TensorPair,
+    build: Path,
+) -> None:
+    example = torch.from_numpy(sample_tensors.normalise(source, pair.raw))
+    weights.write_state_dict(network, build / STATE_DICT)
+    weights.write_torchscript(network, example, build / TORCHSCRIPT)
+    weights.write_onnx(network, example, build / ONNX)
+
+
+def _copy_shipped(source: Checkpoint, build: Path) -> None:
+    """The very files that run here: the network's and the clusterer's."""
+    folder = Path(architectures.__file__).parent
+    for file in (folder / f"{source.architecture}.py", clusterer_file(source.clusterer.name)):
+        shutil.copyfile(file, build / file.name)
+
+
+def _cover(source: Checkpoint, network: torch.nn.Module, image: NDArray[np.float32]) -> bytes:
+    """The sample image as this package will segment it."""
+    geometry = source.geometry
+    grid = BlockGrid.covering(image.shape[1:], geometry, tile_limit=TILE_LIMIT[geometry.ndim])
+    embeddings = predict_embeddings(
+        network,
+        sample_tensors.normalise(source, image),
+        grid,
+        embedding_dim=source.embedding_dim,
+    )
+    return cover(image, embeddings, build_clusterer(source.clusterer)(embeddings))
+
+
+def _digests(source: Checkpoint, build: Path) -> Digests:
+    files = {file.name: sha256(file) for file in sorted(build.iterdir())}
+    with tempfile.TemporaryDirectory(prefix="spoco-zoo-") as folder:
+        checkpoint = Path(folder, "checkpoint.safetensors")
+        source.save(checkpoint)
+        return Digests(files, sha256(checkpoint))
+
+
+def _differences(source: Checkpoint, network: torch.nn.Module, build: Path) -> dict[str, float]:
+    shapes = weights.untraced_shapes(source.geometry, source.in_channels)
+    found = {
+        form: weights.largest_difference(network, build / WEIGHTS[form], shapes)
+        for form in ("torchscript", "onnx")
+    }
+    wrong = [f"{form} by {value:.1e}" for form, value in found.items() if not value <= TOLERANCE]
+    if wrong:
+        raise ExportError(
+            f"Weights differ from the network at sizes never traced: {', '.join(wrong)} of its "
+            f"largest value (at most {TOLERANCE:.0e} expected); no package was kept."
+        )
+    return found
+
+
+def zip_folder(folder: Path, package: Path) -> Path:
+    """Zip the files of a folder, sorted, without times: equal folders give equal bytes."""
+    with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for file in sorted(folder.iterdir()):
+            info = zipfile.ZipInfo(file.name, ZIP_DATE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, file.read_bytes(), compresslevel=6)
+    return package
+
+
+def validate(package: Path) -> None:
+    """Validate the zip at the strictest level.
+
+    Raises:
+        ExportError: an error, or a warning of any severity.
+    """
+    with bioimageio.spec.ValidationContext(warning_level=STRICTEST, log_warnings=False):
+        description = bioimageio.spec.load_description(package, perform_io_checks=True)
+    _refuse_faults(description.validation_summary, "the validator's strictest level")
+
+
+def run_zoo_test(package: Path, weight_format: WeightFormat) -> tuple[str, ...]:
+    """bioimageio.core's own test of one weight format, on the CPU. Names of the tests passed.
+
+    Raises:
+        ExportError: a test failed, or passed only with mismatching elements.
+    """
+    summary = bioimageio.core.test_description(
+        package, weight_format=weight_format, devices=["cpu"]
+    )
+    _refuse_faults(summary, f"the zoo's test of {weight_format}")
+    if summary.status != "passed":
+        raise ExportError(f"The zoo's test of {weight_format} ended with {summary.status!r}.")
+    return tuple(d.name for d in summary.details if d.loc[:2] == ("weights", weight_format))
+
+
+def _refuse_faults(summary: ValidationSummary, stage: str) -> None:
+    faults = [
+        f"{'.'.join(map(str, entry.loc)) or 'package'}: {' '.join(entry.msg.split())}"
+        for detail in summary.details
+        for entry in (*detail.errors, *(w for w in detail.warnings if w.severity > HARMLESS))
+    ]
+    if any("[Errno" in fault for fault in faults):
+        faults.append("it looks up a github_user that it does not know: connect, or name another")
+    if faults or summary.status == "failed":
+        raise ExportError(f"The package failed {stage}: {_join(faults)}; no package was kept.")
+
+
+def _join(faults: Iterable[str], limit: int = 5) -> str:
+    faults = list(faults)
+    more = f" and {len(faults) - limit} more" if len(faults) > limit else ""
+    return "; ".join(faults[:limit]) + more
+
+
+def _put_in_place(package: Path, out: Path) -> None:
+    """Copy beside `out` first, so that the last step is a rename on one file system."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.part")
+    try:
+        shutil.copyfile(package, partial)
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)

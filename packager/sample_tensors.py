@@ -1,0 +1,116 @@
+"""The test tensors of a package: a piece of a real image, and the network's answer to it.
+
+The piece is larger than the smallest tile by a few steps, and not square, so that a consumer that
+tiles it with a wrong halo, a wrong grid or swapped axes gets visibly different numbers. Among all
+pieces of the sample image on the period grid the one is taken whose emptiest part is the least
+empty: every pixel of the answer should depend on where it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from numpy.typing import NDArray
+
+from zoo_models.checkpoint import Checkpoint
+from zoo_models.geometry import Box, TileGeometry
+from zoo_models.prediction.blocks import read_mirrored
+from zoo_models.prediction.images import expect_image, read_image
+
+EXTRA_STEPS = {"yx": (3, 5), "zyx": (0, 1, 2)}
+"""Steps added to the smallest tile, per axis: all different, few in 3D where pixels are many."""
+
+CELLS = 4
+"""Parts per axis into which a candidate is cut when its emptiest part is looked for."""
+
+
+@dataclass(frozen=True)
+class TensorPair:
+    """One run, float32: raw (1, C, [Z,] Y, X) in, embeddings (1, D, [Z,] Y, X) out."""
+
+    raw: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+
+
+def read_sample(path: Path, checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """The sample image as c(z)yx float32, raw values.
+
+    Raises:
+        ImageError: unreadable, not finite, or its axes or channels do not fit the network.
+    """
+    image = read_image(path)
+    expect_image(image, axes=checkpoint.axes, channels=checkpoint.in_channels)
+    return image.data
+
+
+def tensor_shape(geometry: TileGeometry) -> tuple[int, ...]:
+    """Space shape of the test tensors: the smallest tile and a few steps more."""
+    return tuple(
+        axis.minimum + extra * axis.step
+        for axis, extra in zip(geometry.axes, EXTRA_STEPS[geometry.names], strict=True)
+    )
+
+
+def richest_crop(
+    image: NDArray[np.float32], shape: Sequence[int], grid: Sequence[int]
+) -> NDArray[np.float32]:
+    """The piece of `shape` whose emptiest part has the highest contrast.
+
+    Candidates start on multiples of `grid`. An image c(z)yx smaller than `shape` is mirrored to it.
+    """
+    reach = tuple(max(0, n - s) for n, s in zip(image.shape[1:], shape, strict=True))
+    starts = itertools.product(*(range(0, r + 1, 2 * g) for r, g in zip(reach, grid, strict=True)))
+    best, best_contrast = image, -1.0
+    for start in starts:
+        box = Box(start, tuple(a + s for a, s in zip(start, shape, strict=True)))
+        crop = read_mirrored(image, box)
+        contrast = _least_contrast(crop)
+        if contrast > best_contrast:
+            best, best_contrast = crop, contrast
+    return best
+
+
+def _least_contrast(crop: NDArray[np.float32]) -> float:
+    """Smallest standard deviation among CELLS parts per axis, averaged over the channels."""
+    parts = [crop]
+    for axis in range(1, crop.ndim):
+        parts = [cell for part in parts for cell in np.array_split(part, CELLS, axis=axis)]
+    return min(float(part.std(axis=tuple(range(1, crop.ndim))).mean()) for part in parts)
+
+
+def run(checkpoint: Checkpoint, network: torch.nn.Module, raw: NDArray[np.float32]) -> TensorPair:
+    """What a consumer does with one tile: raw (1, C, [Z,] Y, X) -> normalise -> network."""
+    normalised = normalise(checkpoint, raw)
+    with torch.inference_mode():
+        embeddings = network(torch.from_numpy(normalised)).numpy()
+    return TensorPair(raw, embeddings)
+
+
+def normalise(checkpoint: Checkpoint, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """raw * gain + offset, float32, as `scale_linear` does it."""
+    constants = checkpoint.normalisation
+    return (raw * np.float32(constants.gain) + np.float32(constants.offset)).astype(np.float32)
+
+
+def make_pair(
+    checkpoint: Checkpoint, network: torch.nn.Module, image: NDArray[np.float32]
+) -> TensorPair:
+    """The test tensors for a sample image c(z)yx."""
+    geometry = checkpoint.geometry
+    crop = richest_crop(image, tensor_shape(geometry), geometry.period)
+    return run(checkpoint, network, np.ascontiguousarray(crop[None]))
+
+
+def write_npy(path: Path, tensor: NDArray[np.float32]) -> None:
+    np.save(path, tensor, allow_pickle=False)
+
+
+def write_tiff(path: Path, tensor: NDArray[np.float32]) -> None:
+    """A sample tensor as a plain TIFF: one page per channel and plane, all axes kept."""
+    tifffile.imwrite(path, tensor, photometric="minisblack", compression="zlib", metadata=None)

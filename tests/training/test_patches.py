@@ -1,0 +1,100 @@
+"""Data folders are checked whole, and patches are the same for the same number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from training.config import load_config
+from training.datasets import Sample, read_split
+from training.patches import EpochSampler, Patches, _mirrored
+from zoo_models.checkpoint import Normalisation
+from zoo_models.errors import ImageError
+
+GAIN = Normalisation(gain=0.01, offset=0.5)
+
+
+def samples_in(folder: Path, split: str = "train") -> tuple[Sample, ...]:
+    return read_split(folder, split, axes="yx", channels=1, normalisation=GAIN)
+
+
+def test_images_are_normalised_by_the_fixed_constants(data_folder: Path) -> None:
+    raw = tifffile.imread(data_folder / "images" / "a.tif")
+    sample = samples_in(data_folder)[0]
+    np.testing.assert_allclose(sample.image[0], raw * 0.01 + 0.5, rtol=1e-6)
+    assert sample.labels.dtype == np.int32
+
+
+def test_all_unfit_files_are_named_in_one_error(data_folder: Path) -> None:
+    tifffile.imwrite(data_folder / "labels" / "a.tif", np.zeros((9, 9), np.uint16))
+    (data_folder / "images" / "b.tif").unlink()
+    with pytest.raises(ImageError, match=r"a\.tif: labels of shape \(9, 9\).*\| .*b: no file"):
+        samples_in(data_folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [('{"train": []}', "is empty"), ("{}", "no split 'train'"), ("{", "not a JSON file")],
+)
+def test_a_useless_splits_file_is_refused(data_folder: Path, content: str, complaint: str) -> None:
+    (data_folder / "splits.json").write_text(content)
+    with pytest.raises(ImageError, match=complaint):
+        samples_in(data_folder)
+
+
+def test_a_folder_without_splits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"no splits\.json"):
+        samples_in(tmp_path)
+
+
+def test_patches_have_the_windows_of_the_network_and_hold_an_instance(config_file: Path) -> None:
+    config = load_config(config_file)
+    patches = Patches(samples_in(config_file.parent / "data"), config)
+    for number in range(20):
+        image, labels = patches[number]
+        assert image.shape == (1, 44, 44)
+        assert labels.shape == (36, 36)
+        assert image.dtype == torch.float32
+        assert labels.dtype == torch.int64
+        assert len(labels.unique()) > 1
+
+
+def test_the_same_number_gives_the_same_patch_and_another_one_another(config_file: Path) -> None:
+    config = load_config(config_file)
+    patches = Patches(samples_in(config_file.parent / "data"), config)
+    first, again, other = patches[5], patches[5], patches[6]
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_labels_stay_on_their_pixels_through_the_augmentation(config_file: Path) -> None:
+    """Discs are brighter than the background by 0.6; so they must be after every warp."""
+    config = load_config(config_file)
+    patches = Patches(samples_in(config_file.parent / "data"), config)
+    for number in range(20):
+        image, labels = patches[number]
+        inner = image[0, 4:-4, 4:-4]
+        background = labels == labels.flatten().mode().values
+        assert inner[~background].mean() > inner[background].mean() + 0.15
+
+
+def test_a_mirrored_copy_away_from_the_border_is_another_instance() -> None:
+    labels = np.zeros((10, 10), np.int32)
+    labels[0:2, 0:2], labels[4:6, 4:6] = 1, 2
+    image = np.zeros((1, 10, 10), np.float32)
+    _, wide = _mirrored(Sample("s", image, labels), (8, 8), (10, 10))
+    assert (wide[8:18, 8:18] == labels).all()
+    assert wide[7, 8] == 1  # touches the border: goes on in the mirror
+    assert len(np.unique(wide[wide > 0])) > 2
+    assert (wide == 2).sum() == 4
+
+
+def test_epochs_count_on_from_where_a_cut_run_ended() -> None:
+    sampler = EpochSampler(3, start=6)
+    assert list(sampler) == [6, 7, 8]
+    assert list(sampler) == [9, 10, 11]

@@ -1,0 +1,94 @@
+"""Folders of annotated images: images/, labels/ and splits.json, read once into memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo_models.checkpoint import Normalisation
+from zoo_models.errors import ImageError
+from zoo_models.prediction.images import expect_image, read_image, read_labels
+
+SUFFIXES = (".tif", ".tiff", ".png")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One annotated image: image c(z)yx float32, already normalised; labels (z)yx int32, 0 is
+    background."""
+
+    name: str
+    image: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+
+def read_split(
+    folder: Path, split: str, *, axes: str, channels: int, normalisation: Normalisation
+) -> tuple[Sample, ...]:
+    """All samples of one split ("train", "val" or "test") of a data folder.
+
+    Raises:
+        ImageError: the folder, its splits.json, an image or a label file is missing or unfit; the
+            problems of all files in one message.
+    """
+    samples, problems = [], []
+    for name in _names(folder, split):
+        try:
+            samples.append(
+                _read_sample(folder, name, axes=axes, channels=channels, norm=normalisation)
+            )
+        except ImageError as error:
+            problems.append(str(error))
+    if problems:
+        more = f" (and {len(problems) - 3} more files)" if len(problems) > 3 else ""
+        raise ImageError(" | ".join(problems[:3]) + more)
+    return tuple(samples)
+
+
+def _names(folder: Path, split: str) -> Sequence[str]:
+    index = folder / "splits.json"
+    if not index.is_file():
+        raise ImageError(
+            f"{folder}: no splits.json; expected a folder with images/, labels/ and splits.json "
+            '({"train": [names], "val": [names]}).'
+        )
+    try:
+        splits = json.loads(index.read_text(encoding="utf-8"))
+        names = splits[split]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ImageError(f"{index}: not a JSON file ({error}).") from error
+    except (KeyError, TypeError) as error:
+        raise ImageError(f"{index}: no split {split!r}; expected lists 'train' and 'val'.") from error
+    if not isinstance(names, list) or not names:
+        raise ImageError(f"{index}: split {split!r} is empty; name at least one image.")
+    return [str(name) for name in names]
+
+
+def _file(folder: Path, kind: str, name: str) -> Path:
+    candidates = [folder / kind / f"{name}{suffix}" for suffix in SUFFIXES]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ImageError(
+        f"{folder / kind / name}: no file with suffix {', '.join(SUFFIXES)}; splits.json names it."
+    )
+
+
+def _read_sample(
+    folder: Path, name: str, *, axes: str, channels: int, norm: Normalisation
+) -> Sample:
+    image = read_image(_file(folder, "images", name))
+    expect_image(image, axes=axes, channels=channels)
+    path = _file(folder, "labels", name)
+    labels = read_labels(path)
+    if labels.shape != image.data.shape[1:]:
+        raise ImageError(
+            f"{path}: labels of shape {labels.shape}, expected {image.data.shape[1:]} as the image."
+        )
+    data = image.data * np.float32(norm.gain) + np.float32(norm.offset)
+    return Sample(name, data, np.ascontiguousarray(labels, np.int32))

@@ -1,0 +1,1 @@
+"""Losses on embeddings, one file each. Definitions and equations: Wolny et al., CVPR 2022."""

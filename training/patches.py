@@ -1,0 +1,116 @@
+"""Random training patches, each drawn from its own seed, so that a resumed run sees the same ones.
+
+What the valid network reads is larger than what it answers for, so images are mirrored at their
+borders, as tiles are in prediction::
+
+    |<-------------- input: output + 2 shrink --------------->|
+    |   shrink   |<--------- output: compared ---->|  shrink  |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from training.augmentation import apply, build_augmentation
+from training.config import TrainingConfig
+from training.datasets import Sample
+
+
+class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Patch i: image (C, input) float32 and labels (output) int64, the same for the same i.
+
+    An image is drawn with a probability in proportion to the square root of its size, then one of
+    its instances, and a window that holds a pixel of it.
+    """
+
+    def __init__(self, samples: Sequence[Sample], config: TrainingConfig) -> None:
+        self.seed = config.seed
+        self.output = config.output_shape
+        self.shrink = tuple(axis.shrink for axis in config.network_axes)
+        self.augmentation = build_augmentation(config.augmentation, ndim=config.ndim)
+        self.samples = [_mirrored(s, self.shrink, self.output) for s in samples]
+        sizes = np.sqrt([s.labels.size for s in samples])
+        self.probabilities = sizes / sizes.sum()
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        draw = np.random.default_rng([self.seed, number])
+        image, labels = self.samples[draw.choice(len(self.samples), p=self.probabilities)]
+        start = self._window(labels, draw)
+        stop = [a + w + 2 * c for a, w, c in zip(start, self.output, self.shrink, strict=True)]
+        window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        crop, ids = image[:, *window], np.unique(labels[window], return_inverse=True)[1]
+        pixels, instances = apply(
+            self.augmentation,
+            np.ascontiguousarray(crop),
+            ids.reshape([b - a for a, b in zip(start, stop, strict=True)]).astype(np.float32),
+            seed=int(draw.integers(2**31)),
+        )
+        inner = tuple(slice(c, c + w) for c, w in zip(self.shrink, self.output, strict=True))
+        return pixels, instances[inner]
+
+    def _window(self, labels: NDArray[np.int32], draw: np.random.Generator) -> list[int]:
+        """Start of the input window in the mirrored image; its output lies inside the image."""
+        last = [
+            n - w - 2 * c for n, w, c in zip(labels.shape, self.output, self.shrink, strict=True)
+        ]
+        inside = tuple(slice(c, n - c) for n, c in zip(labels.shape, self.shrink, strict=True))
+        instances = np.unique(labels[inside])
+        instances = instances[instances > 0]
+        if instances.size == 0:
+            return [int(draw.integers(n + 1)) for n in last]
+        places = np.argwhere(labels[inside] == draw.choice(instances))
+        place = places[draw.integers(len(places))]
+        return [
+            int(np.clip(p - draw.integers(w), 0, n))
+            for p, w, n in zip(place, self.output, last, strict=True)
+        ]
+
+
+def _mirrored(
+    sample: Sample, shrink: tuple[int, ...], output: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Image and labels with `shrink` mirrored pixels per side, and at least one output window.
+
+    A mirrored instance that does not touch the border is another object: it gets another id.
+    """
+    shape = sample.labels.shape
+    extra = [max(0, w - n) for n, w in zip(shape, output, strict=True)]
+    margin = [(c, c + e) for c, e in zip(shrink, extra, strict=True)]
+    image = np.pad(sample.image, [(0, 0), *margin], mode="symmetric")
+    labels = np.pad(sample.labels, margin, mode="symmetric")
+    side = np.zeros(labels.shape, np.int32)
+    on_border = np.zeros(shape, bool)
+    for axis, (n, (before, _)) in enumerate(zip(shape, margin, strict=True)):
+        position = np.arange(labels.shape[axis]) - before
+        part = np.where(position < 0, 1, np.where(position >= n, 2, 0)) * 3**axis
+        side += np.expand_dims(part, [a for a in range(len(shape)) if a != axis]).astype(np.int32)
+        edge = np.moveaxis(on_border, axis, 0)
+        edge[0] = edge[-1] = True
+    touching = np.isin(labels, np.unique(sample.labels[on_border]))
+    copies = (side > 0) & (labels > 0) & ~touching
+    labels[copies] += side[copies] * (int(labels.max()) + 1)
+    return image, labels
+
+
+class EpochSampler(Sampler[int]):
+    """Patch numbers, n per epoch, counted on from `start`: no patch comes twice in a run.
+
+    A resumed run starts at its optimiser step times the batch size.
+    """
+
+    def __init__(self, patches_per_epoch: int, *, start: int = 0) -> None:
+        self.patches = patches_per_epoch
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        numbers = range(self.start, self.start + self.patches)
+        self.start = numbers.stop
+        return iter(numbers)
+
+    def __len__(self) -> int:
+        return self.patches

@@ -1,0 +1,212 @@
+"""One file that rebuilds a trained network, its geometry and its settings, without training code.
+
+A checkpoint is a safetensors file: the weights as tensors, everything else as JSON in its header
+under the key `spoco_zoo`. No pickle is ever read, so opening a stranger's checkpoint runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from zoo_models.errors import CheckpointError, OutputExistsError
+from zoo_models.geometry import TileGeometry, ValidUNetAxis
+
+FORMAT = 1
+HEADER_KEY = "spoco_zoo"
+ARCHITECTURES = {"unet_valid": "SameSizeUNet"}
+"""Module in `zoo_models.architectures` -> the class in it whose output has the input's size."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Fixed constants: network input = image * gain + offset, the same for every tile."""
+
+    gain: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class ClustererSettings:
+    """Which file of `zoo_models.postprocessing` turns embeddings into instances, and how."""
+
+    name: str
+    settings: Mapping[str, float | int | bool | list[float]] = field(default_factory=dict)
+
+
+class SameSizeNetwork(Protocol):
+    """What is known of a shipped network: it may have been imported under another module name."""
+
+    halo: list[int]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and all that is needed to run, tile and describe it.
+
+    Attributes:
+        architecture: file in `zoo_models.architectures`, e.g. "unet_valid".
+        kwargs: its constructor's arguments; JSON values.
+        weights: state dict of the same-size network, tensors on the CPU.
+        delta_v, delta_d: margins of the pull and push terms the network was trained with.
+        normalisation: fixed constants applied to the image before the network.
+        axes: space axes, "yx" or "zyx".
+        voxel_size_um: micrometres per pixel of the training images, one per axis, or None when the
+            images had none.
+        clusterer: method and settings chosen on the validation split.
+        provenance: data, splits, seed, versions, metrics; JSON values.
+    """
+
+    architecture: str
+    kwargs: Mapping[str, Any]
+    weights: Mapping[str, torch.Tensor]
+    delta_v: float
+    delta_d: float
+    normalisation: Normalisation
+    axes: str
+    voxel_size_um: tuple[float, ...] | None
+    clusterer: ClustererSettings
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def geometry(self) -> TileGeometry:
+        """The universal tiling declaration of this network."""
+        return TileGeometry.from_network(valid_unet_axes(self.kwargs))
+
+    @property
+    def embedding_dim(self) -> int:
+        return int(self.kwargs["embedding_dim"])
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.kwargs["in_channels"])
+
+    def network(self) -> torch.nn.Module:
+        """The same-size network in eval mode: (B, C, [Z,] Y, X) -> (B, D, [Z,] Y, X) float32."""
+        network = build_network(self.architecture, self.kwargs)
+        try:
+            network.load_state_dict(dict(self.weights))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"The weights do not fit {self.architecture} with {dict(self.kwargs)}: "
+                f"{str(error).splitlines()[-1].strip()} Use the checkpoint that training wrote."
+            ) from error
+        return network.eval()
+
+    def with_provenance(self, **more: Any) -> Checkpoint:
+        return replace(self, provenance={**self.provenance, **more})
+
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write to a temporary name beside `path`, then rename.
+
+        Raises:
+            OutputExistsError: `path` exists and `overwrite` is false.
+        """
+        if path.exists() and not overwrite:
+            raise OutputExistsError(f"{path} exists already: choose another name or overwrite.")
+        header = {
+            "format": FORMAT,
+            **{k: v for k, v in _plain(self).items() if k != "weights"},
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".part")
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.weights.items()}
+        save_file(weights, partial, {HEADER_KEY: json.dumps(header, sort_keys=True)})
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: missing, unreadable, of another kind, or of a newer format.
+        """
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path}: no such file; expected a checkpoint written by 'spoco-zoo train'."
+            )
+        try:
+            with safe_open(path, framework="pt") as file:
+                text = (file.metadata() or {}).get(HEADER_KEY)
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{path}: not a safetensors file ({error}); expected a checkpoint written by "
+                "'spoco-zoo train' (a .ckpt or .pt file of another program cannot be read)."
+            ) from error
+        if text is None:
+            raise CheckpointError(
+                f"{path}: a safetensors file without the '{HEADER_KEY}' header; expected a "
+                "checkpoint written by 'spoco-zoo train'."
+            )
+        header = json.loads(text)
+        if header.pop("format", None) != FORMAT:
+            raise CheckpointError(
+                f"{path}: checkpoint format {json.loads(text).get('format')}, this version reads "
+                f"format {FORMAT}; update spoco-zoo."
+            )
+        return cls(
+            **{
+                **header,
+                "weights": weights,
+                "normalisation": Normalisation(**header["normalisation"]),
+                "clusterer": ClustererSettings(**header["clusterer"]),
+                "voxel_size_um": tuple(header["voxel_size_um"] or ()) or None,
+            }
+        )
+
+
+def build_network(architecture: str, kwargs: Mapping[str, Any]) -> torch.nn.Module:
+    """A new same-size network with random weights.
+
+    Raises:
+        CheckpointError: unknown architecture, or arguments that it refuses.
+    """
+    if architecture not in ARCHITECTURES:
+        raise CheckpointError(
+            f"Unknown architecture {architecture!r}: expected one of {', '.join(ARCHITECTURES)}."
+        )
+    module = import_module(f"zoo_models.architectures.{architecture}")
+    try:
+        network = getattr(module, ARCHITECTURES[architecture])(**kwargs)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{architecture} cannot be built: {error}.") from error
+    assert isinstance(network, torch.nn.Module)
+    return network
+
+
+def valid_unet_axes(kwargs: Mapping[str, Any]) -> tuple[ValidUNetAxis, ...]:
+    """The size arithmetic of `unet_valid` with these arguments, one entry per space axis."""
+    ndim = int(kwargs["ndim"])
+
+    def per_axis(name: str) -> list[int]:
+        value = kwargs[name]
+        return [value] * ndim if isinstance(value, int) else [int(v) for v in value]
+
+    return tuple(
+        ValidUNetAxis(kernel, kwargs["convolutions"], kwargs["levels"], factor, radius)
+        for kernel, factor, radius in zip(
+            per_axis("kernel"), per_axis("factor"), per_axis("local_radius"), strict=True
+        )
+    )
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
+    shallow = replace(checkpoint, weights={})
+    return asdict(shallow)

@@ -65,16 +65,15 @@ def write_torchscript(network: torch.nn.Module, example: torch.Tensor, path: Pat
         ExportError: training mode, or Python saw a size while tracing.
     """
     refuse_training_mode(network)
-    try:
-        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("error", torch.jit.TracerWarning)
-            traced = torch.jit.trace(network, example, check_trace=False)
-    except torch.jit.TracerWarning as error:
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always", torch.jit.TracerWarning)
+        traced = torch.jit.trace(network, example, check_trace=False)
+    frozen = [str(w.message) for w in caught if issubclass(w.category, torch.jit.TracerWarning)]
+    if frozen:
         raise ExportError(
-            f"The network computes with sizes in Python ({str(error).splitlines()[0]}), which a "
+            f"The network computes with sizes in Python ({frozen[0].splitlines()[0]}), which a "
             "trace would freeze; crop and pad by constants."
-        ) from error
+        )
     traced.save(str(path))
 
 

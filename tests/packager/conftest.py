@@ -12,10 +12,10 @@ import torch
 
 from packager.card import Card
 from packager.export import ExportReport, export
-from zoo_models.architectures.unet_valid import SameSizeUNet
+from zoo_models.architectures.unet_valid import UNetValid
 from zoo_models.checkpoint import Checkpoint, ClustererSettings, Normalisation, build_network
 
-DEFAULTS = {name: p.default for name, p in inspect.signature(SameSizeUNet).parameters.items()}
+DEFAULTS = {name: p.default for name, p in inspect.signature(UNetValid).parameters.items()}
 
 CARD = """
 title = "Discs on a slope 2D"

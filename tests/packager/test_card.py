@@ -22,7 +22,7 @@ def test_all_findings_come_in_one_line(card_path: Path, tmp_path: Path) -> None:
     text = text.replace("0000-0002-1825-0097", "0000")
     path = tmp_path / "card.toml"
     path.write_text(text)
-    with pytest.raises(InputError, match="card.toml") as caught:
+    with pytest.raises(InputError, match=r"card\.toml") as caught:
         Card.load(path)
     message = str(caught.value)
     assert "\n" not in message

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def test_onnx_alone_gives_the_networks_numbers(volume: Checkpoint, volume_files:
     session = onnxruntime.InferenceSession(
         volume_files / "weights.onnx", providers=["CPUExecutionProvider"]
     )
-    size = tuple(m + 2 * s for m, s in zip(*[volume.geometry.minimum, volume.geometry.step]))
+    size = tuple(
+        m + 2 * s for m, s in zip(volume.geometry.minimum, volume.geometry.step, strict=True)
+    )
     image = np.random.default_rng(3).random((1, 1, *size), np.float32)
     (found,) = session.run(["embeddings"], {"input": image})
     with torch.no_grad():
@@ -88,7 +91,7 @@ def test_a_network_in_training_mode_is_refused(
 ) -> None:
     network = checkpoint.network()
     next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d)).train()
-    with pytest.raises(ExportError, match="1 part.* in training mode"):
+    with pytest.raises(ExportError, match=r"1 part.* in training mode"):
         write(network, torch.rand(1, 1, 48, 48), tmp_path / "weights")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ExportError, match="training mode"):
@@ -102,7 +105,10 @@ def test_a_trace_made_in_training_mode_would_be_far_off(
     network = checkpoint.network()
     shapes = untraced_shapes(checkpoint.geometry, 1)
     path = tmp_path / "weights.torchscript.pt"
-    torch.jit.trace(network.train(), torch.rand(1, 1, 48, 56), check_trace=False).save(str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        traced = torch.jit.trace(network.train(), torch.rand(1, 1, 48, 56), check_trace=False)
+    traced.save(str(path))
     assert largest_difference(checkpoint.network(), path, shapes) > FAR
 
 

@@ -74,7 +74,7 @@ def _warps(section: AugmentationSection, ndim: int) -> list[Any]:
     if section.elastic:
         shared = {**shared, "rotate_range": None, "scale_range": None, "prob": section.elastic}
         if ndim == 2:
-            elastic = Rand2DElasticd(BOTH, spacing=(40, 40), magnitude_range=(1, 5), **shared)
+            elastic: Any = Rand2DElasticd(BOTH, spacing=(40, 40), magnitude_range=(1, 5), **shared)
         else:
             elastic = Rand3DElasticd(BOTH, sigma_range=(5, 8), magnitude_range=(50, 150), **shared)
         warps.append(elastic)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +11,7 @@ from numpy.typing import NDArray
 from zoo_models.checkpoint import Normalisation
 from zoo_models.errors import ImageError
 from zoo_models.prediction.images import expect_image, read_image, read_labels
-
-SUFFIXES = (".tif", ".tiff", ".png")
+from zoo_models.splits import data_file, split_names
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ def read_split(
             problems of all files in one message.
     """
     samples, problems = [], []
-    for name in _names(folder, split):
+    for name in split_names(folder, split):
         try:
             samples.append(
                 _read_sample(folder, name, axes=axes, channels=channels, norm=normalisation)
@@ -50,41 +47,12 @@ def read_split(
     return tuple(samples)
 
 
-def _names(folder: Path, split: str) -> Sequence[str]:
-    index = folder / "splits.json"
-    if not index.is_file():
-        raise ImageError(
-            f"{folder}: no splits.json; expected a folder with images/, labels/ and splits.json "
-            '({"train": [names], "val": [names]}).'
-        )
-    try:
-        splits = json.loads(index.read_text(encoding="utf-8"))
-        names = splits[split]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ImageError(f"{index}: not a JSON file ({error}).") from error
-    except (KeyError, TypeError) as error:
-        raise ImageError(f"{index}: no split {split!r}; expected lists 'train' and 'val'.") from error
-    if not isinstance(names, list) or not names:
-        raise ImageError(f"{index}: split {split!r} is empty; name at least one image.")
-    return [str(name) for name in names]
-
-
-def _file(folder: Path, kind: str, name: str) -> Path:
-    candidates = [folder / kind / f"{name}{suffix}" for suffix in SUFFIXES]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise ImageError(
-        f"{folder / kind / name}: no file with suffix {', '.join(SUFFIXES)}; splits.json names it."
-    )
-
-
 def _read_sample(
     folder: Path, name: str, *, axes: str, channels: int, norm: Normalisation
 ) -> Sample:
-    image = read_image(_file(folder, "images", name))
+    image = read_image(data_file(folder, "images", name))
     expect_image(image, axes=axes, channels=channels)
-    path = _file(folder, "labels", name)
+    path = data_file(folder, "labels", name)
     labels = read_labels(path)
     if labels.shape != image.data.shape[1:]:
         raise ImageError(

@@ -31,7 +31,7 @@ class EmbeddingModule(lightning.LightningModule):
         self.validation = validation
         self.network = build_network(config.network.architecture, config.network_kwargs)
         if config.ndim == 2:
-            self.network = self.network.to(memory_format=torch.channels_last)
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = config.embedding_loss
         self.geometry = TileGeometry.from_network(config.network_axes)
         self.clusterer = build_clusterer(config.clusterer_settings)
@@ -107,9 +107,7 @@ class EmbeddingModule(lightning.LightningModule):
                 "optimizer": optimiser,
                 "lr_scheduler": {"scheduler": schedule, "interval": "step"},
             }
-        schedule = ReduceLROnPlateau(
-            optimiser, factor=0.2, patience=section.patience, min_lr=1e-6
-        )
+        schedule = ReduceLROnPlateau(optimiser, factor=0.2, patience=section.patience, min_lr=1e-6)
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "monitor": "val/loss", "interval": "epoch"},

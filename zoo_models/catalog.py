@@ -1,11 +1,11 @@
 """The ready models of this repository, one folder each in zoo_models/catalog/.
 
-    zoo_models/catalog/<name>/
-      checkpoint.safetensors    weights, geometry and settings (Checkpoint)
-      config.toml               the configuration it was trained with
-      card.toml                 what a human says about it: authors, data, licence, numbers
-      example/image.tif         a real image that may be passed on, and
-      example/labels.tif        its true instances
+zoo_models/catalog/<name>/
+  checkpoint.safetensors    weights, geometry and settings (Checkpoint)
+  config.toml               the configuration it was trained with
+  card.toml                 what a human says about it: authors, data, licence, numbers
+  example/image.tif         a real image that may be passed on, and
+  example/labels.tif        its true instances
 """
 
 from __future__ import annotations

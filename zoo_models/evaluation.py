@@ -6,6 +6,7 @@ from pathlib import Path
 from zoo_models.errors import ImageError
 from zoo_models.metrics import DatasetScores, Scores, aggregate, score
 from zoo_models.prediction.images import find_images, read_labels
+from zoo_models.splits import data_file, split_names
 
 LABEL_SUFFIXES = (
     "_labels",
@@ -51,13 +52,16 @@ class EvaluationTable:
         }
 
 
-def evaluate(predicted: Path | str, truth: Path | str) -> EvaluationTable:
+def evaluate(
+    predicted: Path | str, truth: Path | str, *, split: str | None = None
+) -> EvaluationTable:
     """Score predicted labels against true labels.
 
     Args:
         predicted: a label file, or a folder of them.
         truth: a label file, or a folder with a file of the same name for each prediction; the
             suffixes in LABEL_SUFFIXES and the file formats may differ.
+        split: `truth` is a data folder (labels/, splits.json), and only this split is scored.
 
     Raises:
         ImageError: a file against a folder, files without a partner, unreadable labels, shapes
@@ -66,12 +70,12 @@ def evaluate(predicted: Path | str, truth: Path | str) -> EvaluationTable:
     predicted, truth = Path(predicted), Path(truth)
     rows = tuple(
         EvaluationRow(name, _score_files(predicted_file, truth_file))
-        for name, predicted_file, truth_file in _pairs(predicted, truth)
+        for name, predicted_file, truth_file in _pairs(predicted, truth, split)
     )
     return EvaluationTable(predicted, truth, rows, aggregate([row.scores for row in rows]))
 
 
-def _pairs(predicted: Path, truth: Path) -> list[tuple[str, Path, Path]]:
+def _pairs(predicted: Path, truth: Path, split: str | None) -> list[tuple[str, Path, Path]]:
     """(shared name, predicted file, true file), sorted by name."""
     for path in (predicted, truth):
         if not path.exists():
@@ -83,7 +87,11 @@ def _pairs(predicted: Path, truth: Path) -> list[tuple[str, Path, Path]]:
         )
     if not predicted.is_dir():
         return [(_shared_name(truth), predicted, truth)]
-    ours, theirs = _by_name(predicted), _by_name(truth)
+    ours = _by_name(predicted)
+    if split is None:
+        theirs = _by_name(truth)
+    else:
+        theirs = {n: data_file(truth, "labels", n) for n in split_names(truth, split)}
     lonely = [
         f"{len(missing)} of {folder} without partner ({_listed(missing)})"
         for folder, missing in (

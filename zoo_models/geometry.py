@@ -104,6 +104,11 @@ class Box:
         return starts and all(a >= b for a, b in zip(self.stop, other.stop, strict=True))
 
 
+def _powers(factor: int, number: int) -> list[int]:
+    """1, f, f^2, ... : `number` of them."""
+    return [int(factor**i) for i in range(number)]
+
+
 @dataclass(frozen=True)
 class ValidUNetAxis:
     """Size arithmetic of a valid-convolution U-Net along one axis.
@@ -147,8 +152,8 @@ class ValidUNetAxis:
     @property
     def shrink(self) -> int:
         """Pixels lost per side, c: 2c = s * (P + 2 (P - 1) / (f - 1)) + 2 * context."""
-        down = sum(self.factor**i for i in range(self.levels + 1))
-        up = sum(self.factor**i for i in range(self.levels))
+        down = sum(_powers(self.factor, self.levels + 1))
+        up = sum(_powers(self.factor, self.levels))
         return self.block_loss * (down + up) // 2 + self.context
 
     @property
@@ -158,7 +163,7 @@ class ValidUNetAxis:
         Before the i-th pooling s * (1 + 1/f + ...) pixels are gone, and the rest must divide by f:
         size - 2 * context = s * (P - 1) / (f - 1)  (mod P).
         """
-        gone = self.block_loss * sum(self.factor**i for i in range(self.levels))
+        gone = self.block_loss * sum(_powers(self.factor, self.levels))
         return (gone + 2 * self.context) % self.period
 
     @property

@@ -18,6 +18,10 @@ def predict(
     tile: Annotated[
         int | None, typer.Option(min=1, help="Largest tile edge in pixels [default: by memory].")
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="IMAGES is one data folder (images/, splits.json): take this split."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, mps [default: a GPU if there is one].")
     ] = None,
@@ -29,29 +33,38 @@ def predict(
     """Segment images: NAME.tif becomes OUT/NAME_labels.ome.tif."""
     from packager.overlay import write_overlay
     from zoo_models.package import Package
-    from zoo_models.prediction.images import expect_image, find_images, read_image, write_labels
+    from zoo_models.prediction.images import read_image, write_labels
     from zoo_models.prediction.predict import predict_instances
 
+    paths = _images(images, split)
     device = _device(device)
-    paths = find_images(images)
     outputs = _outputs(paths, out, overlay=overlay, overwrite=overwrite)
     model = Package.load(package, device=device)
-    read = [read_image(path, channel=channel) for path in paths[:1]]
-    for number, (path, (labels_path, overlay_path)) in enumerate(zip(paths, outputs, strict=True)):
-        image = read[0] if number == 0 else read_image(path, channel=channel)
-        expect_image(image, axes=model.geometry.names, channels=model.in_channels)
+    for path, (labels_path, overlay_path) in zip(paths, outputs, strict=True):
+        image = read_image(path, channel=channel)
         labels = predict_instances(model, image, tile_limit=tile, device=device)
-        axes = model.geometry.names
         write_labels(
             labels_path,
             labels,
-            axes=axes,
+            axes=model.geometry.names,
             voxel_size_um=image.voxel_size_um,
             overwrite=overwrite,
         )
         if overlay:
             write_overlay(overlay_path, image.data[0], labels)
         typer.echo(f"{labels_path}  {labels.max()} instances")
+
+
+def _images(images: list[Path], split: str | None) -> list[Path]:
+    from zoo_models.errors import InputError
+    from zoo_models.prediction.images import find_images
+    from zoo_models.splits import data_file, split_names
+
+    if split is None:
+        return find_images(images)
+    if len(images) != 1:
+        raise InputError(f"--split takes one data folder, found {len(images)} paths; name one.")
+    return [data_file(images[0], "images", name) for name in split_names(images[0], split)]
 
 
 def _outputs(

@@ -17,7 +17,9 @@ def train(
         Path | None,
         typer.Option(help="Data folder (images/, labels/, splits.json) instead of data.folder."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was cut.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
 ) -> None:
@@ -33,7 +35,9 @@ def train(
     settings = load_config(config, data=data)
     run_dir = out or Path("runs") / settings.name
     checkpoint = fit(settings, run_dir, resume=resume, overwrite=overwrite)
-    typer.echo(f"{checkpoint}\nnext: spoco-zoo export {checkpoint} -o {settings.name}.zip --card CARD")
+    typer.echo(
+        f"{checkpoint}\nnext: spoco-zoo export {checkpoint} -o {settings.name}.zip --card CARD"
+    )
 
 
 def _require_training_extra() -> None:

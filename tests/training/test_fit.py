@@ -1,4 +1,4 @@
-"""A run writes a checkpoint that rebuilds its network, and a cut run goes on as if it had not been."""
+"""A run writes a checkpoint that rebuilds its network; a cut run goes on as if it were not cut."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,9 +21,9 @@ axes = st.builds(
     factor=st.integers(1, 3),
     context=st.integers(0, 40),
 )
-boxes = st.lists(
-    st.tuples(st.integers(-50, 50), st.integers(0, 50)), min_size=1, max_size=3
-).map(lambda sides: Box(tuple(a for a, _ in sides), tuple(a + n for a, n in sides)))
+boxes = st.lists(st.tuples(st.integers(-50, 50), st.integers(0, 50)), min_size=1, max_size=3).map(
+    lambda sides: Box(tuple(a for a, _ in sides), tuple(a + n for a, n in sides))
+)
 
 
 def sizes_through(axis: ValidUNetAxis, size: int) -> int | None:
@@ -40,9 +42,7 @@ def sizes_through(axis: ValidUNetAxis, size: int) -> int | None:
     return size if size > 0 else None
 
 
-@pytest.mark.parametrize(
-    ("levels", "lost"), [(1, 16), (2, 40), (3, 88), (4, 184), (5, 376)]
-)
+@pytest.mark.parametrize(("levels", "lost"), [(1, 16), (2, 40), (3, 88), (4, 184), (5, 376)])
 def test_two_3x3_convolutions_lose_what_the_formula_says(levels: int, lost: int) -> None:
     assert 2 * ValidUNetAxis(3, 2, levels, 2).shrink == lost == 12 * 2**levels - 8
 
@@ -112,7 +112,9 @@ def test_values_off_the_grid_are_refused(values: dict[str, int], complaint: str)
 
 
 def test_all_problems_of_an_axis_are_told_at_once() -> None:
-    with pytest.raises(GeometryError, match=r"step 7 .*halo 3 is no multiple.*less than the shrink"):
+    with pytest.raises(
+        GeometryError, match=r"step 7 .*halo 3 is no multiple.*less than the shrink"
+    ):
         AxisTiling(minimum=112, step=7, period=8, shrink=44, halo=3)
 
 
@@ -160,35 +162,35 @@ def test_boxes_that_do_not_meet_have_an_empty_intersection() -> None:
     assert Box((0, 0), (4, 4)).intersect(Box((9, 0), (12, 4))).size == 0
 
 
-NETWORKS = st.fixed_dictionaries(
+NETWORKS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "ndim": st.just(2),
-        "levels": st.integers(1, 3),
+        "levels": st.integers(1, 2),
         "factor": st.sampled_from([2, 3, [1, 2], [2, 3]]),
         "kernel": st.sampled_from([3, [1, 3], [5, 3]]),
         "convolutions": st.integers(1, 2),
         "upsampling": st.sampled_from(["learnt", "nearest"]),
         "local_radius": st.sampled_from([0, 3, [0, 4]]),
     }
-).filter(lambda k: k["levels"] < 3 or k["factor"] in (2, [1, 2]))
+)
 
 
 def per_axis(value: int | list[int], ndim: int) -> list[int]:
     return [value] * ndim if isinstance(value, int) else value
 
 
-def axes_of(kwargs: dict[str, object]) -> list[ValidUNetAxis]:
-    ndim = int(kwargs["ndim"])  # type: ignore[call-overload]
-    columns = [per_axis(kwargs[k], ndim) for k in ("kernel", "factor", "local_radius")]  # type: ignore[arg-type]
+def axes_of(kwargs: dict[str, Any]) -> list[ValidUNetAxis]:
+    ndim = kwargs["ndim"]
+    columns = [per_axis(kwargs[k], ndim) for k in ("kernel", "factor", "local_radius")]
     return [
-        ValidUNetAxis(k, kwargs["convolutions"], kwargs["levels"], f, r)  # type: ignore[arg-type]
+        ValidUNetAxis(k, kwargs["convolutions"], kwargs["levels"], f, r)
         for k, f, r in zip(*columns, strict=True)
     ]
 
 
-def check_by_running(kwargs: dict[str, object]) -> None:
-    small = {"embedding_dim": 2, "width": 2, "max_width": 4}
-    network = UNetValid(**kwargs, **small).eval()  # type: ignore[arg-type]
+def check_by_running(kwargs: dict[str, Any]) -> None:
+    small: dict[str, Any] = {"embedding_dim": 2, "width": 2, "max_width": 4}
+    network = UNetValid(**kwargs, **small).eval()
     networks = axes_of(kwargs)
     assert network.shrink == [n.shrink for n in networks]
     assert network.period == [n.period for n in networks]
@@ -201,13 +203,13 @@ def check_by_running(kwargs: dict[str, object]) -> None:
                 off = [s + wrong * (a == axis) for a, s in enumerate(size)]
                 with pytest.raises(RuntimeError):
                     network(torch.rand(1, 1, *off))
-    same = SameSizeUNet(**kwargs, **small)  # type: ignore[arg-type]
+    same = SameSizeUNet(**kwargs, **small)
     assert tuple(same.halo) == TileGeometry.from_network(networks).halo
 
 
 @settings(max_examples=25, deadline=None)
 @given(kwargs=NETWORKS)
-def test_a_running_2d_network_has_the_sizes_that_geometry_says(kwargs: dict[str, object]) -> None:
+def test_a_running_2d_network_has_the_sizes_that_geometry_says(kwargs: dict[str, Any]) -> None:
     check_by_running(kwargs)
 
 

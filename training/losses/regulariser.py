@@ -9,4 +9,5 @@ from training.losses.instances import Instances
 
 def regulariser(instances: Instances) -> Tensor:
     """1/C sum_k ||mu_k||, a scalar (De Brabandere et al. 2017, Eq. 3)."""
-    return instances.means.norm(dim=1).mean()
+    lengths: Tensor = instances.means.norm(dim=1)
+    return lengths.mean()

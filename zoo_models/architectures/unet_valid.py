@@ -23,7 +23,8 @@ size; the `halo` pixels at its border hold zeros, and are what a consumer of til
 Every crop and pad is made of plain integers fixed at construction, so a traced, scripted or
 exported network is right at sizes it was never traced at.
 
-Sources: Rumberger et al. 2021 (arXiv 2101.05846), section 3 and supplement; Ronneberger et al. 2015.
+Sources: Rumberger et al. 2021 (arXiv 2101.05846), section 3 and supplement; Ronneberger et al. 2015
+(arXiv 1505.04597).
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Pad(nn.Module):
         self.pads = _pads(margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.pad(x, self.pads)
+        padded: torch.Tensor = F.pad(x, self.pads)
+        return padded
 
 
 class LocalNormalisation(nn.Module):
@@ -94,14 +96,21 @@ class LocalNormalisation(nn.Module):
         mean = self.box_mean(x)
         centred = self.crop(x) - mean
         variance = torch.clamp(self.box_mean(x * x) - mean * mean, min=0.0)
-        return centred / (torch.sqrt(variance) + self.relative * mean.abs() + self.absolute)
+        contrast: torch.Tensor = torch.sqrt(variance) + self.relative * mean.abs() + self.absolute
+        return centred / contrast
 
 
 class Block(nn.Sequential):
     """`convolutions` valid convolutions, each with an optional batch norm and a ReLU."""
 
     def __init__(
-        self, channels_in: int, channels_out: int, *, kernel: list[int], convolutions: int, norm: str
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        kernel: list[int],
+        convolutions: int,
+        norm: str,
     ) -> None:
         two_d = len(kernel) == 2
         convolution = nn.Conv2d if two_d else nn.Conv3d
@@ -248,7 +257,8 @@ class UNetValid(nn.Module):
         depth = len(skips) - 2
         for i, (up, block) in enumerate(zip(self.up, self.decoder)):  # noqa: B905 (TorchScript)
             x = block(up(x, skips[depth - i]))
-        return self.head(x).float()
+        embeddings: torch.Tensor = self.head(x)
+        return embeddings.float()
 
 
 class SameSizeUNet(nn.Module):
@@ -279,7 +289,8 @@ class SameSizeUNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inner = self.crop_after(self.valid(self.crop_before(x)))
-        return self.put_back(inner)
+        same_size: torch.Tensor = self.put_back(inner)
+        return same_size
 
 
 def _refuse_unknown(ndim: int, convolutions: int, upsampling: str, norm: str) -> None:

@@ -51,9 +51,7 @@ class RegionJoining:
         self.min_size = min_size
         self.background = background
 
-    def __call__(
-        self, embeddings: Floats, foreground: NDArray[np.bool_] | None = None
-    ) -> Labels:
+    def __call__(self, embeddings: Floats, foreground: NDArray[np.bool_] | None = None) -> Labels:
         """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int32, 0 is background.
 
         With `foreground`, a mask of the labels' shape, only its pixels are labelled.
@@ -119,7 +117,8 @@ def _pair(axis: int, ndim: int, gap: int = 1) -> tuple[tuple[slice, ...], tuple[
 def _components(edges: NDArray[np.int32], nodes: int) -> Labels:
     """Component 0..n-1 of each node of a graph with edges (2, E)."""
     graph = coo_array((np.ones(edges.shape[1], bool), (edges[0], edges[1])), (nodes, nodes))
-    return connected_components(graph, directed=False)[1].astype(np.int32)
+    component: Labels = connected_components(graph, directed=False)[1].astype(np.int32)
+    return component
 
 
 def _consecutive(labels: Labels) -> Labels:

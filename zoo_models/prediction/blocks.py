@@ -2,7 +2,7 @@
 
 Write boxes partition the image: each pixel is written once. Every write box starts on a multiple of
 the network's period; a last block that does not fill its tile reads beyond the image, where the
-image is mirrored, and is never shifted back (a shifted tile is off the grid and gives other values).
+image is mirrored, and is never shifted back: a shifted tile is off the grid, other values come out.
 
     image    0                                                     S
     write    |<------ B ------>|<------ B ------>|<----- rest ---->|

@@ -36,7 +36,8 @@ def literal_pull(groups: list[np.ndarray], delta_v: float) -> float:
     total = 0.0
     for pixels in groups:
         mean = pixels.mean(axis=0)
-        total += sum(max(0.0, np.linalg.norm(mean - e) - delta_v) ** 2 for e in pixels) / len(pixels)
+        hinges = [max(0.0, float(np.linalg.norm(mean - e)) - delta_v) for e in pixels]
+        total += sum(h**2 for h in hinges) / len(pixels)
     return total / len(groups)
 
 
@@ -46,7 +47,7 @@ def literal_push(groups: list[np.ndarray], delta_d: float) -> float:
     for k, first in enumerate(means):
         for other, second in enumerate(means):
             if k != other:
-                total += max(0.0, 2 * delta_d - np.linalg.norm(first - second)) ** 2
+                total += max(0.0, 2 * delta_d - float(np.linalg.norm(first - second))) ** 2
                 pairs += 1
     return total / pairs if pairs else 0.0
 
@@ -102,7 +103,9 @@ def test_the_object_term_uses_the_anchors_it_drew() -> None:
     anchors = list(embeddings.reshape(3, -1).T[drawn.numpy()])
     torch.manual_seed(7)
     loss = object_dice(given, delta_v=0.5, t=0.9, anchor="random")
-    assert loss.item() == pytest.approx(literal_dice(embeddings, labels, anchors, 0.5, 0.9), rel=1e-4)
+    assert loss.item() == pytest.approx(
+        literal_dice(embeddings, labels, anchors, 0.5, 0.9), rel=1e-4
+    )
 
 
 def test_a_soft_mask_is_t_at_distance_delta_v() -> None:
@@ -134,12 +137,14 @@ def test_gradients_are_right() -> None:
     assert torch.autograd.gradcheck(loss, (flat,))
 
 
-@pytest.mark.parametrize("labels", [torch.zeros(4, 4), torch.eye(4), torch.arange(16).reshape(4, 4)])
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(4, 4), torch.eye(4), torch.arange(16).reshape(4, 4)]
+)
 def test_edges_give_finite_losses_and_gradients(labels: torch.Tensor) -> None:
     """One instance only; instances of several pieces; every instance a single pixel."""
     embeddings = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = EmbeddingLoss()(embeddings, labels[None].long())["loss"]
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert embeddings.grad is not None
     assert torch.isfinite(loss)
     assert torch.isfinite(embeddings.grad).all()
@@ -148,7 +153,7 @@ def test_edges_give_finite_losses_and_gradients(labels: torch.Tensor) -> None:
 def test_identical_embeddings_still_have_a_finite_gradient() -> None:
     embeddings = torch.zeros(1, 3, 4, 4, requires_grad=True)
     loss = EmbeddingLoss()(embeddings, torch.eye(4).long()[None])["loss"]
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert embeddings.grad is not None
     assert torch.isfinite(embeddings.grad).all()
 
@@ -157,9 +162,7 @@ def test_a_batch_costs_the_mean_of_its_samples() -> None:
     loss = EmbeddingLoss(anchor="mean")
     pairs = [patch((3, 6, 6), n, seed=n) for n in (2, 5)]
     embeddings, labels = (torch.from_numpy(np.stack(x)) for x in zip(*pairs, strict=True))
-    alone = [
-        loss(e[None], y[None])["loss"].item() for e, y in zip(embeddings, labels, strict=True)
-    ]
+    alone = [loss(e[None], y[None])["loss"].item() for e, y in zip(embeddings, labels, strict=True)]
     assert loss(embeddings, labels)["loss"].item() == pytest.approx(np.mean(alone), rel=1e-5)
 
 

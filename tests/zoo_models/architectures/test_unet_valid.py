@@ -75,7 +75,7 @@ def test_shifts_by_the_period_commute_and_others_do_not(variant: dict[str, Any])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_traced_network_is_right_at_sizes_it_was_not_traced_at(variant: dict[str, Any]) -> None:
     network = network_of(variant)
-    traced = torch.jit.trace(network, torch.randn(1, 1, *smallest(network)))  # type: ignore[no-untyped-call]
+    traced = torch.jit.trace(network, torch.randn(1, 1, *smallest(network)))
     x = torch.randn(2, 1, *larger(network))
     with torch.no_grad():
         assert torch.allclose(traced(x), network(x), atol=1e-6)
@@ -86,9 +86,9 @@ def test_a_traced_network_is_right_at_sizes_it_was_not_traced_at(variant: dict[s
 def test_a_scripted_network_survives_saving(variant: dict[str, Any]) -> None:
     network = network_of(variant)
     file = io.BytesIO()
-    torch.jit.save(torch.jit.script(network), file)  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.script(network), file)
     file.seek(0)
-    scripted = torch.jit.load(file)  # type: ignore[no-untyped-call]
+    scripted = torch.jit.load(file)
     x = torch.randn(1, 1, *larger(network))
     with torch.no_grad():
         assert torch.allclose(scripted(x), network(x), atol=1e-6)
@@ -120,7 +120,13 @@ def test_local_normalisation_cancels_a_gain() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"ndim": 4}, {"norm": "group"}, {"upsampling": "bilinear"}, {"convolutions": 3}, {"kernel": 4}],
+    [
+        {"ndim": 4},
+        {"norm": "group"},
+        {"upsampling": "bilinear"},
+        {"convolutions": 3},
+        {"kernel": 4},
+    ],
 )
 def test_what_cannot_tile_or_is_unknown_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):

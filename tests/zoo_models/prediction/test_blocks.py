@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -57,9 +59,7 @@ def test_reading_beyond_the_border_mirrors_as_numpy_pads(
     image = np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
     padded = np.pad(image[0], 45, mode="symmetric")
     box = Box(start, (start[0] + size[0], start[1] + size[1]))
-    np.testing.assert_array_equal(
-        read_mirrored(image, box)[0], padded[box.shift([45, 45]).slices]
-    )
+    np.testing.assert_array_equal(read_mirrored(image, box)[0], padded[box.shift([45, 45]).slices])
 
 
 def position_coded(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -82,13 +82,13 @@ def position_coded(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     ],
 )
 def test_tiled_prediction_equals_one_whole_pass(
-    shape: tuple[int, ...], limit: int, kwargs: dict[str, object]
+    shape: tuple[int, ...], limit: int, kwargs: dict[str, Any]
 ) -> None:
     torch.manual_seed(0)
-    network = SameSizeUNet(embedding_dim=3, width=4, max_width=8, **kwargs).eval()  # type: ignore[arg-type]
+    network = SameSizeUNet(embedding_dim=3, width=4, max_width=8, **kwargs).eval()
     valid = network.valid
     networks = [
-        ValidUNetAxis(3, int(kwargs.get("convolutions", 2)), int(kwargs["levels"]), f, r)  # type: ignore[call-overload]
+        ValidUNetAxis(3, int(kwargs.get("convolutions", 2)), int(kwargs["levels"]), f, r)
         for f, r in zip(
             np.broadcast_to(kwargs.get("factor", 2), len(shape)).tolist(),
             np.broadcast_to(kwargs.get("local_radius", 0), len(shape)).tolist(),

@@ -74,9 +74,9 @@ def _consumers(checkpoint: Checkpoint) -> str:
         ("spoco-zoo", "`spoco-zoo predict PACKAGE IMAGE -o FOLDER`", "instances", "any size"),
         (
             "bioimageio.core",
-            "`bioimageio predict`, or its Python API with `blocksize_parameter`",
+            "its Python API, whole or blockwise; the command `bioimageio predict`",
             "embeddings",
-            f"multiples of {period}",
+            f"multiples of {period}; the command refuses all but min + n * step",
         ),
         ("ilastik", "Neural Network workflow", "embeddings", f"multiples of {2 * period}"),
         (

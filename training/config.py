@@ -106,7 +106,7 @@ class RunSection(Section):
 class ClustererSection(Section):
     """Method in zoo_models/postprocessing and its settings, for validation and for the package."""
 
-    name: str = "region_joining"
+    name: str = "basin_merging"
     settings: dict[str, float | int | bool | list[float]] = {}
 
 

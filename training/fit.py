@@ -30,9 +30,16 @@ LAST = "last.ckpt"
 
 
 def fit(
-    config: TrainingConfig, run_dir: Path, *, resume: bool = False, overwrite: bool = False
+    config: TrainingConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
 ) -> Path:
     """Train and return the path of the checkpoint, written anew at every best validation AP@0.5.
+
+    `progress` shows Lightning's bar with the loss and the validation scores.
 
     A run that was cut goes on with `resume`, from the end of its last whole epoch, and sees the
     same patches as an undisturbed one.
@@ -53,7 +60,7 @@ def fit(
     lightning.seed_everything(config.seed, verbose=False)
     module = EmbeddingModule(config, val)
     writer = CheckpointWriter(config, run_dir / CHECKPOINT)
-    trainer = _trainer(config, run_dir, writer)
+    trainer = _trainer(config, run_dir, writer, progress=progress)
     resume = resume and last.exists()
     step = torch.load(last, weights_only=False)["global_step"] if resume else 0
     trainer.fit(
@@ -149,7 +156,9 @@ def _patch_loader(train: tuple[Sample, ...], config: TrainingConfig, *, start: i
     )
 
 
-def _trainer(config: TrainingConfig, run_dir: Path, writer: Callback) -> lightning.Trainer:
+def _trainer(
+    config: TrainingConfig, run_dir: Path, writer: Callback, *, progress: bool
+) -> lightning.Trainer:
     callbacks: list[Callback] = [
         writer,
         ModelCheckpoint(run_dir, filename="last", enable_version_counter=False),
@@ -170,4 +179,5 @@ def _trainer(config: TrainingConfig, run_dir: Path, writer: Callback) -> lightni
         gradient_clip_val=1.0,
         use_distributed_sampler=False,
         enable_model_summary=False,
+        enable_progress_bar=progress,
     )

@@ -58,6 +58,7 @@ class LossSection(Section):
     regulariser: float = 0.001
     t: float = Field(0.9, gt=0, lt=1)
     anchor: Literal["random", "mean"] = "random"
+    neighbourhood: int | None = Field(None, ge=0)
 
 
 class PatchSection(Section):
@@ -157,6 +158,7 @@ class TrainingConfig(Section):
             regulariser_weight=loss.regulariser,
             t=loss.t,
             anchor=loss.anchor,
+            neighbourhood=loss.neighbourhood,
         )
 
     @property

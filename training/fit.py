@@ -23,7 +23,7 @@ from training.datasets import Sample, read_split
 from training.module import EmbeddingModule
 from training.patches import EpochSampler, Patches
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
-from zoo_models.errors import OutputExistsError
+from zoo_models.errors import CheckpointError, OutputExistsError
 
 CHECKPOINT = "checkpoint.safetensors"
 LAST = "last.ckpt"
@@ -33,12 +33,14 @@ def fit(
     config: TrainingConfig,
     run_dir: Path,
     *,
+    init: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Path:
     """Train and return the path of the checkpoint, written anew at every best validation AP@0.5.
 
+    `init`, a checkpoint, gives the weights to start from instead of random ones.
     `progress` shows Lightning's bar with the loss and the validation scores.
 
     A run that was cut goes on with `resume`, from the end of its last whole epoch, and sees the
@@ -59,6 +61,8 @@ def fit(
         val = val[:: max(1, len(val) // config.run.validation_images)]
     lightning.seed_everything(config.seed, verbose=False)
     module = EmbeddingModule(config, val)
+    if init is not None:
+        _start_from(module.network, init)
     writer = CheckpointWriter(config, run_dir / CHECKPOINT)
     trainer = _trainer(config, run_dir, writer, progress=progress)
     resume = resume and last.exists()
@@ -144,6 +148,16 @@ def _read(config: TrainingConfig, split: str) -> tuple[Sample, ...]:
         channels=config.network.in_channels,
         normalisation=config.normalisation,
     )
+
+
+def _start_from(network: torch.nn.Module, init: Path) -> None:
+    try:
+        network.load_state_dict(dict(Checkpoint.load(init).weights))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{init}: its weights do not fit the network of the configuration "
+            f"({str(error).splitlines()[-1].strip()}); use the configuration's own architecture."
+        ) from error
 
 
 def _patch_loader(train: tuple[Sample, ...], config: TrainingConfig, *, start: int) -> Any:

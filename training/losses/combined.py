@@ -16,7 +16,13 @@ from training.losses.regulariser import regulariser
 
 @dataclass(frozen=True)
 class EmbeddingLoss:
-    """alpha pull + beta push + lambda object + gamma regulariser; lambda 0: discriminative loss."""
+    """alpha pull + beta push + lambda object + gamma regulariser; lambda 0: discriminative loss.
+
+    `neighbourhood` None is the papers' definition: every instance is compared with every other. A
+    number of pixels compares only instances whose bounding boxes are at most so far apart: distant
+    ones that look alike cannot all have different embeddings (Rumberger et al. 2021), and need not,
+    since clustering joins touching pixels only.
+    """
 
     delta_v: float = 0.5
     delta_d: float = 2.0
@@ -26,6 +32,7 @@ class EmbeddingLoss:
     regulariser_weight: float = 0.001
     t: float = 0.9
     anchor: str = "random"
+    neighbourhood: int | None = None
 
     def __call__(self, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The mean over a batch of each term, and their weighted sum as "loss".
@@ -47,7 +54,7 @@ class EmbeddingLoss:
         return {"loss": total, **terms}
 
     def _terms(self, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        instances = Instances.from_patch(embeddings, labels)
+        instances = Instances.from_patch(embeddings, labels, neighbourhood=self.neighbourhood)
         terms = {
             "pull": pull(instances, self.delta_v),
             "push": push(instances, self.delta_d),

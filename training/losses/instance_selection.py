@@ -31,6 +31,8 @@ def object_dice(
 ) -> Tensor:
     """1/C sum_k (1 - Dice(S_k, I_k)) with the squared (V-Net) denominator, a scalar.
 
+    Pixels of instances that are not near to k do not count in its mask.
+
     Args:
         anchor: "random", a random pixel of the instance (the paper), or "mean", its mean
             embedding (the authors' code).
@@ -40,6 +42,7 @@ def object_dice(
     else:
         anchors = instances.means
     masks = soft_masks(instances.embeddings, anchors, delta_v=delta_v, t=t)
+    masks = masks * instances.near[:, instances.index]
     of_own = masks.gather(0, instances.index[None])[0]  # S_k(i) of the pixel's own instance
     overlap = torch.zeros_like(instances.counts).index_add(0, instances.index, of_own)
     dice = 2 * overlap / ((masks**2).sum(1) + instances.counts).clamp(min=eps)

@@ -13,10 +13,9 @@ def push(instances: Instances, delta_d: float) -> Tensor:
     """1/(C (C-1)) sum_{k != l} [ 2 delta_d - ||mu_k - mu_l|| ]_+^2, a scalar; 0 for one instance.
 
     The paper prints 1/C^2 with the pairs k = l, which add a constant; like the authors' code we
-    leave them out.
+    leave them out. Where not all instances are near, the mean is over the pairs that are.
     """
-    number = len(instances.means)
-    first, second = torch.triu_indices(number, number, offset=1, device=instances.means.device)
+    first, second = torch.triu(instances.near, diagonal=1).nonzero(as_tuple=True)
     if len(first) == 0:
         return instances.means.sum() * 0.0
     distance = (instances.means[first] - instances.means[second]).norm(dim=1)

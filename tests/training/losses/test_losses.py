@@ -130,7 +130,8 @@ def test_gradients_are_right() -> None:
     def loss(pixels: torch.Tensor) -> torch.Tensor:
         _, index, counts = torch.unique(ids.flatten(), return_inverse=True, return_counts=True)
         sums = pixels.new_zeros(3, 2).index_add(0, index, pixels)
-        given = Instances(pixels, index, counts.double(), sums / counts[:, None])
+        near = torch.ones(3, 3, dtype=torch.bool)
+        given = Instances(pixels, index, counts.double(), sums / counts[:, None], near)
         terms = pull(given, 0.5) + push(given, 2.0) + regulariser(given)
         return terms + object_dice(given, delta_v=0.5, t=0.9, anchor="mean")
 
@@ -195,3 +196,26 @@ def test_bfloat16_embeddings_are_compared_in_float32() -> None:
     exact = EmbeddingLoss(anchor="mean")(half.float(), torch.from_numpy(labels)[None])
     assert terms["loss"].dtype == torch.float32
     assert terms["loss"].item() == pytest.approx(exact["loss"].item(), rel=1e-6)
+
+
+def test_only_instances_with_close_boxes_are_near() -> None:
+    labels = torch.zeros(20, 30, dtype=torch.long)
+    labels[1:4, 1:4], labels[1:4, 8:10], labels[15:18, 1:4] = 1, 2, 3
+    near = Instances.from_patch(torch.zeros(2, 20, 30), labels, neighbourhood=5).near
+    assert near[0].all()  # the background's box is the patch
+    assert near[1].tolist() == [True, True, True, False]  # 8 - 3 = 5 along x; 15 - 3 along y
+    assert near[3].tolist() == [True, False, False, True]
+    assert torch.equal(near, near.T)
+
+
+def test_distant_instances_may_share_an_embedding_when_only_neighbours_are_compared() -> None:
+    labels = torch.zeros(1, 20, 20, dtype=torch.long)
+    labels[0, 1:4, 1:4], labels[0, 1:4, 4:7], labels[0, 15:18, 15:18] = 1, 2, 3
+    means = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 0.0]])
+    embeddings = means[labels].permute(0, 3, 1, 2)
+    near = EmbeddingLoss(neighbourhood=4)(embeddings, labels)
+    everywhere = EmbeddingLoss()(embeddings, labels)
+    assert near["push"].item() == 0
+    assert near["object"].item() == pytest.approx(0, abs=1e-6)
+    assert everywhere["push"].item() == pytest.approx(16 / 6)  # one pair of six at distance 0
+    assert everywhere["object"].item() > 0.1

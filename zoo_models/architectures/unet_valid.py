@@ -94,7 +94,7 @@ class LocalNormalisation(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.float()
         mean = self.box_mean(x)
-        centred = self.crop(x) - mean
+        centred: torch.Tensor = self.crop(x) - mean
         variance = torch.clamp(self.box_mean(x * x) - mean * mean, min=0.0)
         contrast: torch.Tensor = torch.sqrt(variance) + self.relative * mean.abs() + self.absolute
         return centred / contrast

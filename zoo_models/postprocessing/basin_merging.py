@@ -14,9 +14,9 @@ instance is a flat valley (or a few), and a ridge runs where one meets another::
 2. touching basins whose embeddings at the minimum differ by less than `join` are one
 3. of the rest, the two touching groups with the nearest means are merged, again and again, until
    no two are nearer than `merge`
-4. groups near the background's embedding become 0; so does, from outside inwards, a boundary pixel
-   of an instance that is too near to it (`boundary`)
-5. of every instance the largest connected piece stays, if it has at least `min_size` pixels
+4. groups near the background's embedding become 0; pixels where labels meet take the nearest label,
+   the background being favoured by `boundary`
+5. connected pieces of at least `min_size` pixels are the instances
 
 Only touching groups merge, so two distant objects that look alike, and so share an embedding, stay
 two. This file travels inside packages and imports numpy and scipy only.
@@ -44,9 +44,10 @@ class BasinMerging:
     join: largest distance between two touching basins of one valley; above delta_v's noise.
     merge: largest distance between the means of two touching parts of one instance; between
         2 delta_v, the width of an instance, and 2 delta_d, the distance of two.
-    boundary: a boundary pixel at distance d from its instance and b from the background stays only
-        if boundary * d < b. 1 is halfway; more makes instances slimmer, which is right for the pull
-        term, where a pixel of a small instance weighs more than one of the large background.
+    boundary: a pixel at distance d from its instance and b from the background, where both meet,
+        belongs to the instance if boundary * d < b. 1 is halfway; more makes instances slimmer,
+        which the pull term asks for: one pixel weighs more in a small instance than in the large
+        background, so blurred boundaries lean to the instance.
     min_size: smaller instances are dropped; pixels.
     background: mean embedding of the background; empty: that of the largest group.
     """
@@ -81,10 +82,10 @@ class BasinMerging:
             background = means[np.bincount(groups.ravel()).argmax()]
         is_background = np.linalg.norm(means - background, axis=1) < self.merge
         labels = np.where(is_background, 0, np.arange(1, len(means) + 1)).astype(np.int32)[groups]
-        labels = _trim(embeddings, labels, background, self.boundary)
+        labels = _settle(embeddings, labels, background, self.boundary)
         if foreground is not None:
             labels[~foreground] = 0
-        return _largest_pieces(labels, self.min_size)
+        return _pieces(labels, self.min_size)
 
 
 def _valleys(embeddings: Floats, join: float) -> tuple[Labels, Floats]:
@@ -106,7 +107,7 @@ def _valleys(embeddings: Floats, join: float) -> tuple[Labels, Floats]:
 
 
 def _change(embeddings: Floats) -> Floats:
-    """How much a pixel differs from its direct neighbours: summed squares, smoothed 3 wide."""
+    """How much a pixel differs from its direct neighbours: summed squares, smoothed."""
     change = np.zeros(embeddings.shape[1:], np.float32)
     for axis in range(change.ndim):
         low, high = _pair(axis, change.ndim)
@@ -114,8 +115,9 @@ def _change(embeddings: Floats) -> Floats:
         squared = np.einsum("d...,d...->...", step, step)
         change[low] += squared
         change[high] += squared
-    smoothed: Floats = ndimage.uniform_filter(change, 3)
-    return smoothed
+    for axis in range(change.ndim):  # the middle weighs most, so that 3 pixels can be a valley
+        change = ndimage.convolve1d(change, [0.25, 0.5, 0.25], axis=axis)
+    return change
 
 
 def _basins(height: Floats) -> tuple[NDArray[np.intp], Labels]:
@@ -181,24 +183,51 @@ def _distances(
     return [(d, (a, b)) for d, (a, b) in zip(length.tolist(), pairs.tolist(), strict=True)]
 
 
-def _trim(embeddings: Floats, labels: Labels, background: Floats, boundary: float) -> Labels:
-    """Step 4: give boundary pixels to the background, a layer at a time, inwards."""
-    flat = embeddings.reshape(len(embeddings), -1)
+def _settle(embeddings: Floats, labels: Labels, background: Floats, boundary: float) -> Labels:
+    """Step 4: a pixel beside another label takes the nearest of its own and its neighbours'.
+
+    Every change brings a pixel nearer to its label, so this ends.
+    """
+    flat, labels = embeddings.reshape(len(embeddings), -1), labels.copy()
     counts = np.maximum(np.bincount(labels.ravel()), 1)
     sums = [np.bincount(labels.ravel(), weights=channel) for channel in flat]
-    means = np.stack(sums, axis=1) / counts[:, None]
+    means = (np.stack(sums, axis=1) / counts[:, None]).astype(np.float32)
+    means[0] = background
+    weight = np.where(np.arange(len(means)) == 0, 1.0, boundary).astype(np.float32)
     while True:
-        outside = ndimage.binary_dilation(labels == 0) & (labels > 0)
-        place = np.flatnonzero(outside)
+        place, beside = _borders(labels)
         pixels = flat[:, place].T
-        to_own = np.linalg.norm(pixels - means[labels.ravel()[place]], axis=1)
-        lost = place[boundary * to_own >= np.linalg.norm(pixels - background, axis=1)]
-        if lost.size == 0:
+        own = labels.ravel()[place]
+        nearest = weight[own] * np.linalg.norm(pixels - means[own], axis=1)
+        choice = own.copy()
+        for label in beside:
+            distance = weight[label] * np.linalg.norm(pixels - means[label], axis=1)
+            closer = distance < nearest
+            nearest[closer], choice[closer] = distance[closer], label[closer]
+        if np.array_equal(choice, own):
             return labels
-        labels.ravel()[lost] = 0
+        labels.ravel()[place] = choice
 
 
-def _largest_pieces(labels: Labels, min_size: int) -> Labels:
+def _borders(labels: Labels) -> tuple[NDArray[np.intp], list[Labels]]:
+    """Flat indices of the pixels with another label beside them, and each of their neighbours'."""
+    border = np.zeros(labels.shape, bool)
+    for axis in range(labels.ndim):
+        low, high = _pair(axis, labels.ndim)
+        differ = labels[low] != labels[high]
+        border[low] |= differ
+        border[high] |= differ
+    place = np.flatnonzero(border)
+    position = np.unravel_index(place, labels.shape)
+    beside = []
+    for axis, offset in itertools.product(range(labels.ndim), (-1, 1)):
+        moved = list(position)
+        moved[axis] = np.clip(position[axis] + offset, 0, labels.shape[axis] - 1)
+        beside.append(labels[tuple(moved)])
+    return place, beside
+
+
+def _pieces(labels: Labels, min_size: int) -> Labels:
     """Step 5, and numbers 1..n in the order of the old ones."""
     result = np.zeros_like(labels)
     number = 0
@@ -206,10 +235,11 @@ def _largest_pieces(labels: Labels, min_size: int) -> Labels:
         if box is None:
             continue
         pieces, _ = ndimage.label(labels[box] == old)
-        sizes = np.bincount(pieces.ravel())[1:]
-        if sizes.max() >= min_size:
-            number += 1
-            result[box][pieces == sizes.argmax() + 1] = number
+        sizes = np.bincount(pieces.ravel())
+        for piece in range(1, len(sizes)):
+            if sizes[piece] >= min_size:
+                number += 1
+                result[box][pieces == piece] = number
     return result
 
 

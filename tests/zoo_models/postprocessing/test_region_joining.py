@@ -1,0 +1,189 @@
+"""Perfect embeddings give back the instances they were made of; the limits are known by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.zoo_models.postprocessing.conftest import (
+    BACKGROUND,
+    PLACES,
+    Labels,
+    assert_same_partition,
+    components,
+    embed,
+    scene,
+    scene_truth,
+)
+from zoo_models.checkpoint import ClustererSettings
+from zoo_models.errors import InputError
+from zoo_models.postprocessing import build_clusterer, clusterer_file
+from zoo_models.postprocessing.region_joining import RegionJoining
+
+
+def exact(**changes: Any) -> RegionJoining:
+    """A clusterer that keeps every region, however small, and knows the background."""
+    return RegionJoining(**{"min_region": 1, "min_size": 1, "background": BACKGROUND, **changes})
+
+
+def test_touching_objects_are_told_apart_and_distant_ones_of_one_embedding_stay_two() -> None:
+    assert_same_partition(RegionJoining(background=BACKGROUND)(embed(scene())), scene_truth())
+
+
+def test_labels_are_consecutive_int32() -> None:
+    labels = RegionJoining(background=BACKGROUND)(embed(scene()))
+    assert labels.dtype == np.int32
+    assert np.unique(labels).tolist() == [0, 1, 2, 3]
+
+
+def test_noise_below_the_margin_changes_nothing() -> None:
+    embeddings = embed(scene())
+    embeddings += np.random.default_rng(0).normal(0, 0.06, embeddings.shape).astype(np.float32)
+    assert_same_partition(RegionJoining(background=BACKGROUND)(embeddings), scene_truth())
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), ndim=st.sampled_from([2, 3]))
+def test_blocks_of_any_arrangement_come_out_as_scipy_labels_them(seed: int, ndim: int) -> None:
+    draw = np.random.default_rng(seed)
+    cells = draw.integers(0, len(PLACES), draw.integers(1, 6, ndim))
+    # blocks of 4: regions of one category that do not touch are more than a boundary apart
+    categories = np.kron(cells, np.ones((4,) * ndim, np.int64))
+    assert_same_partition(exact()(embed(categories)), components(categories))
+
+
+def test_parts_of_one_embedding_are_joined_over_a_boundary_of_two_pixels_but_not_of_three() -> None:
+    for gap, instances in ((1, 1), (2, 1), (3, 2)):
+        categories = np.ones((10, 20 + gap), np.int32)
+        categories[:, 10 : 10 + gap] = 2
+        others = 1  # the strip between is an instance of its own
+        assert exact()(embed(categories)).max() == instances + others, gap
+
+
+def test_boundary_pixels_go_to_the_nearer_of_the_two_instances() -> None:
+    categories = np.ones((12, 20), np.int32)
+    categories[:, 10:] = 2
+    embeddings = embed(categories)
+    for column, part in ((9, 0.4), (10, 0.7)):  # blurred: neither region holds these columns
+        blend = (1 - part) * PLACES[1] + part * PLACES[2]
+        embeddings[:, :, column] = blend[:, None]
+    labels = RegionJoining(min_region=13, background=BACKGROUND)(embeddings)
+    assert_same_partition(labels, categories)
+
+
+def test_without_a_background_constant_the_largest_region_is_the_background() -> None:
+    assert_same_partition(RegionJoining()(embed(scene())), scene_truth())
+
+
+def test_a_background_constant_holds_where_an_object_fills_most_of_the_image() -> None:
+    categories = np.zeros((20, 20), np.int32)
+    categories[:, 3:] = 2
+    labels = RegionJoining(background=BACKGROUND)(embed(categories))
+    assert_same_partition(labels, categories)
+    by_size = RegionJoining()(embed(categories))
+    np.testing.assert_array_equal(by_size > 0, categories == 0)  # what the constant is there for
+
+
+def test_holes_of_background_in_an_object_are_background() -> None:
+    categories = np.ones((20, 20), np.int32)
+    categories[6:14, 6:14] = 0
+    assert_same_partition(RegionJoining(background=BACKGROUND)(embed(categories)), categories)
+
+
+def test_instances_smaller_than_min_size_are_dropped_and_the_rest_renumbered() -> None:
+    categories = np.zeros((20, 30), np.int32)
+    categories[2:6, 2:7] = 1  # 20 pixels
+    categories[2:5, 12:19] = 2  # 21 pixels
+    labels = RegionJoining(min_size=21, background=BACKGROUND)(embed(categories))
+    np.testing.assert_array_equal(labels, categories == 2)
+    both = RegionJoining(min_size=20, background=BACKGROUND)(embed(categories))
+    assert_same_partition(both, categories)
+
+
+def test_only_the_foreground_is_labelled() -> None:
+    foreground = np.zeros(scene().shape, bool)
+    foreground[:10] = True
+    labels = RegionJoining(background=BACKGROUND)(embed(scene()), foreground)
+    assert_same_partition(labels, np.where(foreground, scene_truth(), 0))
+    nothing = RegionJoining(background=BACKGROUND)(embed(scene()), np.zeros_like(foreground))
+    assert not nothing.any()
+
+
+def test_what_the_foreground_leaves_of_an_instance_must_be_large_enough_too() -> None:
+    foreground = np.zeros(scene().shape, bool)
+    foreground[:, :12] = True  # all of object 1, two columns (16 pixels) of object 2
+    labels = RegionJoining(min_size=17, background=BACKGROUND)(embed(scene()), foreground)
+    np.testing.assert_array_equal(labels, (scene_truth() == 1).astype(np.int32))
+
+
+def test_stacks_are_joined_through_their_planes() -> None:
+    categories = np.zeros((8, 16, 16), np.int32)
+    categories[1:7, 2:7, 2:7] = 1
+    categories[1:7, 2:7, 7:12] = 2  # touches the first in x
+    categories[1:4, 10:15, 2:7] = 3
+    categories[4:7, 10:15, 2:7] = 4  # touches the third in z
+    assert_same_partition(RegionJoining(background=BACKGROUND)(embed(categories)), categories)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_result_depends_neither_on_the_order_of_categories_nor_on_the_axes_of_space(
+    seed: int,
+) -> None:
+    draw = np.random.default_rng(seed)
+    places = PLACES.copy()
+    places[1:] = draw.permutation(places[1:])
+    assert_same_partition(exact()(embed(scene(), places)), scene_truth())
+    rotation = np.linalg.qr(draw.normal(size=(3, 3)))[0].astype(np.float32)
+    assert_same_partition(exact()(embed(scene(), PLACES @ rotation)), scene_truth())
+
+
+@pytest.mark.parametrize("turn", [np.flipud, np.fliplr, np.transpose])
+def test_the_result_does_not_depend_on_where_the_image_begins(
+    turn: Callable[[Labels], Labels],
+) -> None:
+    labels = RegionJoining(background=BACKGROUND)(embed(turn(scene())))
+    assert_same_partition(labels, turn(scene_truth()))
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (5, 7), (1, 40), (30, 30), (3, 9, 9)])
+def test_an_image_of_background_only_has_no_instances(shape: tuple[int, ...]) -> None:
+    nothing = embed(np.zeros(shape, np.int32))
+    for clusterer in (RegionJoining(), RegionJoining(background=BACKGROUND), exact()):
+        labels = clusterer(nothing)
+        assert labels.shape == shape
+        assert labels.dtype == np.int32
+        assert not labels.any()
+
+
+def test_an_image_of_one_object_is_one_instance_when_the_background_is_known() -> None:
+    labels = RegionJoining(background=BACKGROUND)(embed(np.ones((9, 9), np.int32)))
+    assert (labels == 1).all()
+
+
+def test_an_image_of_boundary_only_has_no_instances() -> None:
+    embeddings = np.random.default_rng(0).normal(0, 9, (3, 20, 20)).astype(np.float32)
+    assert not RegionJoining(background=BACKGROUND)(embeddings).any()
+
+
+def test_the_embeddings_are_left_as_they_were() -> None:
+    embeddings, foreground = embed(scene()), np.ones(scene().shape, bool)
+    RegionJoining(background=BACKGROUND)(embeddings, foreground)
+    np.testing.assert_array_equal(embeddings, embed(scene()))
+    assert foreground.all()
+
+
+def test_a_clusterer_is_built_by_name_and_an_unknown_one_is_refused_with_the_known() -> None:
+    built = build_clusterer(ClustererSettings("region_joining", {"min_size": 7}))
+    assert isinstance(built, RegionJoining)
+    assert built.min_size == 7
+    assert clusterer_file("region_joining").is_file()
+    with pytest.raises(InputError, match=r"'magic'.*region_joining"):
+        build_clusterer(ClustererSettings("magic"))
+    with pytest.raises(InputError, match=r"region_joining.*'size'"):
+        build_clusterer(ClustererSettings("region_joining", {"size": 7}))

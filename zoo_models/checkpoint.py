@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -113,6 +114,7 @@ class Checkpoint:
 
         Raises:
             OutputExistsError: `path` exists and `overwrite` is false.
+            CheckpointError: no file can be written there; none is left half-written.
         """
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{path} exists already: choose another name or overwrite.")
@@ -120,11 +122,18 @@ class Checkpoint:
             "format": FORMAT,
             **{k: v for k, v in _plain(self).items() if k != "weights"},
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".part")
         weights = {k: v.detach().cpu().contiguous() for k, v in self.weights.items()}
-        save_file(weights, partial, {HEADER_KEY: json.dumps(header, sort_keys=True)})
-        os.replace(partial, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(weights, partial, {HEADER_KEY: json.dumps(header, sort_keys=True)})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                partial.unlink()
+            raise CheckpointError(
+                f"{path}: cannot be written ({error}); choose a writable folder with room."
+            ) from error
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -134,8 +143,9 @@ class Checkpoint:
             CheckpointError: missing, unreadable, of another kind, or of a newer format.
         """
         if not path.is_file():
+            found = "a folder" if path.is_dir() else "no such file"
             raise CheckpointError(
-                f"{path}: no such file; expected a checkpoint written by 'spoco-zoo train'."
+                f"{path}: {found}; expected a checkpoint written by 'spoco-zoo train'."
             )
         try:
             with safe_open(path, framework="pt") as file:
@@ -143,19 +153,32 @@ class Checkpoint:
                 weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
-                f"{path}: not a safetensors file ({error}); expected a checkpoint written by "
-                "'spoco-zoo train' (a .ckpt or .pt file of another program cannot be read)."
+                f"{path}: not a complete safetensors file ({error}); expected a checkpoint "
+                "written by 'spoco-zoo train' (a .ckpt or .pt file of another program cannot be "
+                "read)."
             ) from error
         if text is None:
             raise CheckpointError(
                 f"{path}: a safetensors file without the '{HEADER_KEY}' header; expected a "
                 "checkpoint written by 'spoco-zoo train'."
             )
-        header = json.loads(text)
-        if header.pop("format", None) != FORMAT:
+        try:
+            return cls._from_header(path, json.loads(text), weights)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{path}: checkpoint format {json.loads(text).get('format')}, this version reads "
-                f"format {FORMAT}; update spoco-zoo."
+                f"{path}: its '{HEADER_KEY}' header is damaged ({type(error).__name__}: {error}); "
+                "use the file as 'spoco-zoo train' wrote it."
+            ) from error
+
+    @classmethod
+    def _from_header(
+        cls, path: Path, header: dict[str, Any], weights: dict[str, torch.Tensor]
+    ) -> Checkpoint:
+        found = header.pop("format", None)
+        if found != FORMAT:
+            raise CheckpointError(
+                f"{path}: checkpoint format {found}, this version reads format {FORMAT}; update "
+                "spoco-zoo."
             )
         return cls(
             **{

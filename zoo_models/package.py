@@ -6,8 +6,13 @@ the installed one, after its source was found to be the very file that the packa
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +21,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo_models.checkpoint import ClustererSettings, Normalisation, sha256
-from zoo_models.errors import GeometryError, PackageError
+from zoo_models.errors import GeometryError, InputError, PackageError
 from zoo_models.geometry import AxisTiling, TileGeometry
-from zoo_models.postprocessing import Clusterer, build_clusterer, clusterer_file
+from zoo_models.postprocessing import CLUSTERERS, Clusterer, build_clusterer, clusterer_file
 from zoo_models.prediction.engine import Network
+
+RDF = "rdf.yaml"
+"""The description inside a package."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +59,18 @@ class Package:
             PackageError: missing, no bioimage.io model, not made by spoco-zoo, or it carries
                 another version of its clusterer than the installed one.
         """
-        description = _description(source)
-        config = _config(source, description)
-        return cls(
-            source=source,
-            geometry=_geometry(source, config),
-            in_channels=_channels(description.inputs[0]),
-            embedding_dim=_channels(description.outputs[0]),
-            normalisation=Normalisation(config.normalisation.gain, config.normalisation.offset),
-            network=_torchscript(source, description, device),
-            clusterer=_clusterer(source, config),
-        )
+        with _opened(source) as content:
+            description = _description(source, content)
+            config = _config(source, description)
+            return cls(
+                source=source,
+                geometry=_geometry(source, config),
+                in_channels=_channels(description.inputs[0]),
+                embedding_dim=_channels(description.outputs[0]),
+                normalisation=Normalisation(config.normalisation.gain, config.normalisation.offset),
+                clusterer=_clusterer(source, config),
+                network=_torchscript(source, content, description, device),
+            )
 
 
 class _Section(BaseModel):
@@ -97,27 +106,45 @@ class _Config(_Section):
     clusterer: _Clusterer
 
 
-def _description(source: Path) -> Any:
+@contextmanager
+def _opened(source: Path) -> Iterator[zipfile.ZipFile | Path]:
+    """The zip, closed afterwards (the library leaves one open that it opened), or the rdf.yaml."""
+    expected = "expected a package written by 'spoco-zoo export'"
+    if not source.exists():
+        raise PackageError(f"{source}: no such file; {expected}.")
+    if source.is_dir():
+        if not (source / RDF).is_file():
+            raise PackageError(f"{source}: a folder without {RDF}; {expected}, zip or unpacked.")
+        yield source / RDF
+    elif source.name == RDF:
+        yield source
+    else:
+        try:
+            archive = zipfile.ZipFile(source)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise PackageError(
+                f"{source}: not a complete zip file ({_first_line(error)}); {expected}."
+            ) from error
+        with archive:
+            yield archive
+
+
+def _description(source: Path, content: zipfile.ZipFile | Path) -> Any:
     import bioimageio.spec  # seconds: only when a package is read
 
-    if not source.exists():
-        raise PackageError(
-            f"{source}: no such file; expected a package written by 'spoco-zoo export'."
-        )
-    if source.is_dir():
-        source = source / "rdf.yaml"
     try:
         with bioimageio.spec.ValidationContext(perform_io_checks=False, log_warnings=False):
-            description = bioimageio.spec.load_description(source)
+            description = bioimageio.spec.load_description(content)
     except Exception as error:  # the library raises many kinds for a file of another kind
         raise PackageError(
             f"{source}: not a bioimage.io package ({_first_line(error)}); expected one written by "
             "'spoco-zoo export'."
         ) from error
-    if getattr(description, "type", None) != "model" or not hasattr(description, "weights"):
+    if isinstance(description, bioimageio.spec.InvalidDescr) or description.type != "model":
         raise PackageError(
-            f"{source}: not a valid bioimage.io model description "
-            f"({description.validation_summary.status}); run 'bioimageio test' on it for details."
+            f"{source}: not a valid bioimage.io model description (type {description.type}); "
+            "expected one written by 'spoco-zoo export': 'bioimageio validate-format' names the "
+            "faults."
         )
     return description
 
@@ -153,15 +180,20 @@ def _channels(tensor: Any) -> int:
     return next(int(axis.size) for axis in tensor.axes if axis.type == "channel")
 
 
-def _torchscript(source: Path, description: Any, device: str) -> Network:
-    if description.weights.torchscript is None:
+def _torchscript(
+    source: Path, content: zipfile.ZipFile | Path, description: Any, device: str
+) -> Network:
+    weights = description.weights.torchscript
+    if weights is None:
         raise PackageError(f"{source}: has no TorchScript weights; export the package again.")
     try:
-        content = description.weights.torchscript.get_reader().read()
+        data = _read(content, str(weights.source))
+        if hashlib.sha256(data).hexdigest() != weights.sha256:
+            raise ValueError("other bytes than its description tells")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            network: Network = torch.jit.load(io.BytesIO(content), map_location=device)
-    except (RuntimeError, ValueError, OSError) as error:
+            network: Network = torch.jit.load(io.BytesIO(data), map_location=device)
+    except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise PackageError(
             f"{source}: its TorchScript weights cannot be loaded ({_first_line(error)}); "
             "download or export the package again."
@@ -169,19 +201,31 @@ def _torchscript(source: Path, description: Any, device: str) -> Network:
     return network
 
 
+def _read(content: zipfile.ZipFile | Path, name: str) -> bytes:
+    """One file of the package. The library's own reader would leave it open."""
+    if isinstance(content, zipfile.ZipFile):
+        return content.read(name)
+    return (content.parent / name).read_bytes()
+
+
 def _clusterer(source: Path, config: _Config) -> Clusterer:
-    clusterer = build_clusterer(
-        ClustererSettings(config.clusterer.name, dict(config.clusterer.settings))
-    )
-    installed = sha256(clusterer_file(config.clusterer.name))
-    if installed != config.clusterer.sha256:
+    name = config.clusterer.name
+    # the version first: another one may take other settings
+    known = name in CLUSTERERS
+    if known and (installed := sha256(clusterer_file(name))) != config.clusterer.sha256:
         raise PackageError(
-            f"{source}: carries another version of clusterer {config.clusterer.name} "
+            f"{source}: carries another version of clusterer {name} "
             f"(sha256 {config.clusterer.sha256[:12]}) than the installed one ({installed[:12]}); "
             "export the package again, or install the spoco-zoo version that its "
             "config.spoco_zoo.versions names."
         )
-    return clusterer
+    try:
+        return build_clusterer(ClustererSettings(name, dict(config.clusterer.settings)))
+    except InputError as error:
+        raise PackageError(
+            f"{source}: {str(error).rstrip('.')}; install the spoco-zoo version that its "
+            "config.spoco_zoo.versions names."
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -23,13 +23,16 @@ def split_names(folder: Path, split: str) -> tuple[str, ...]:
             '({"train": [names], "val": [names]}).'
         )
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))[split]
+        content = json.loads(index.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ImageError(f"{index}: not a JSON file ({error}); write it anew.") from error
-    except (KeyError, TypeError) as error:
+    splits = content if isinstance(content, dict) else {}
+    if split not in splits:
         raise ImageError(
-            f"{index}: no split {split!r}; expected lists of names such as 'train' and 'val'."
-        ) from error
+            f"{index}: no split {split!r}, found {', '.join(splits) or 'none'}; expected lists of "
+            "names such as 'train' and 'val'."
+        )
+    names = splits[split]
     if not isinstance(names, list) or not names:
         raise ImageError(f"{index}: split {split!r} is empty; name at least one image.")
     return tuple(str(name) for name in names)

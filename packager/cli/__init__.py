@@ -30,11 +30,16 @@ app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
-    """Run a command; an error of ours is one line on stderr and exit code 2."""
+    """Run a command; an error of ours or of the file system is one line on stderr, exit code 2."""
     try:
         app()
     except SpocoZooError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # no permission, a full disk: the system's own words
+        where = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or error
+        print(f"error: {where}{reason}; make it accessible or name another path", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

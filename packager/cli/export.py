@@ -19,6 +19,7 @@ def export(
 ) -> None:
     """Write a package that passes the zoo's own tests; leaves nothing when it does not."""
     from packager.card import Card
+    from packager.cli.outputs import expect_writable
     from packager.export import export as write_package
     from zoo_models.catalog import find_model
     from zoo_models.checkpoint import Checkpoint
@@ -30,6 +31,7 @@ def export(
         model = find_model(source)
         checkpoint, card = model.checkpoint, card or model.card
     loaded = Checkpoint.load(checkpoint)
+    expect_writable(out.parent)
     report = write_package(loaded, Card.load(card), out, overwrite=overwrite)
     typer.echo(f"{report.package}  {report.size / 1e6:.1f} MB  sha256 {report.sha256}")
     for name, difference in report.differences.items():

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from zoo_models.prediction.images import Image
 
 
 def predict(
@@ -30,29 +36,51 @@ def predict(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace label images.")] = False,
 ) -> None:
-    """Segment images: NAME.tif becomes OUT/NAME_labels.ome.tif."""
-    from packager.overlay import write_overlay
+    """Segment images: NAME.tif becomes OUT/NAME_labels.ome.tif. Bad images do not stop the rest."""
+    from zoo_models.errors import ImageError
     from zoo_models.package import Package
-    from zoo_models.prediction.images import read_image, write_labels
+    from zoo_models.prediction.images import read_image
     from zoo_models.prediction.predict import predict_instances
 
     paths = _images(images, split)
     device = _device(device)
     outputs = _outputs(paths, out, overlay=overlay, overwrite=overwrite)
     model = Package.load(package, device=device)
+    bad = 0
     for path, (labels_path, overlay_path) in zip(paths, outputs, strict=True):
-        image = read_image(path, channel=channel)
-        labels = predict_instances(model, image, tile_limit=tile, device=device)
-        write_labels(
-            labels_path,
-            labels,
-            axes=model.geometry.names,
-            voxel_size_um=image.voxel_size_um,
-            overwrite=overwrite,
-        )
-        if overlay:
-            write_overlay(overlay_path, image.data[0], labels)
-        typer.echo(f"{labels_path}  {labels.max()} instances")
+        try:
+            image = read_image(path, channel=channel)
+            labels = predict_instances(model, image, tile_limit=tile, device=device)
+            _write(labels_path, overlay_path, image, labels, overwrite=overwrite)
+        except ImageError as error:  # a line for each bad image; the good ones are still written
+            typer.echo(f"error: {error}", err=True)
+            bad += 1
+        else:
+            typer.echo(f"{labels_path}  {labels.max()} instances")
+    if bad:
+        raise typer.Exit(2)
+
+
+def _write(
+    labels_path: Path,
+    overlay_path: Path | None,
+    image: Image,
+    labels: NDArray[np.int32],
+    *,
+    overwrite: bool,
+) -> None:
+    from packager.overlay import write_overlay
+    from zoo_models.prediction.images import write_labels
+
+    write_labels(
+        labels_path,
+        labels,
+        axes=image.axes.removeprefix("c"),
+        voxel_size_um=image.voxel_size_um,
+        overwrite=overwrite,
+    )
+    if overlay_path is not None:
+        write_overlay(overlay_path, image.data[0], labels)
 
 
 def _images(images: list[Path], split: str | None) -> list[Path]:
@@ -69,20 +97,25 @@ def _images(images: list[Path], split: str | None) -> list[Path]:
 
 def _outputs(
     paths: list[Path], out: Path, *, overlay: bool, overwrite: bool
-) -> list[tuple[Path, Path]]:
+) -> list[tuple[Path, Path | None]]:
     """Label and overlay file for each image; refused before any work is done."""
+    from packager.cli.outputs import expect_writable
     from zoo_models.errors import InputError, OutputExistsError
 
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: found a file; --out takes a folder for the label images.")
-    outputs = [(out / f"{p.stem}_labels.ome.tif", out / f"{p.stem}_overlay.png") for p in paths]
-    twice = {p for p in outputs if outputs.count(p) > 1}
-    if twice:
-        raise InputError(
-            f"Several images would be written to {min(twice)[0]}: predict them into different "
-            "folders."
-        )
-    existing = [file for pair in outputs for file in pair[: 1 + overlay] if file.exists()]
+    expect_writable(out)
+    names = [p.stem.removesuffix(".ome") for p in paths]
+    outputs = [
+        (out / f"{name}_labels.ome.tif", out / f"{name}_overlay.png" if overlay else None)
+        for name in names
+    ]
+    owner: dict[Path, Path] = {}
+    for path, (labels_path, _) in zip(paths, outputs, strict=True):
+        if owner.setdefault(labels_path, path) != path:
+            raise InputError(
+                f"{owner[labels_path]} and {path} would both be written to {labels_path}; expected "
+                "different names: predict them into different folders."
+            )
+    existing = [file for pair in outputs for file in pair if file is not None and file.exists()]
     if existing and not overwrite:
         raise OutputExistsError(
             f"{existing[0]} exists already ({len(existing)} such files): use --overwrite or "
@@ -99,7 +132,7 @@ def _device(name: str | None) -> str:
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
+        torch.zeros(1, device=name).cpu()  # "meta" can be made, but not read
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"Device {name!r} cannot be used ({str(error).splitlines()[0]}); 'spoco-zoo doctor' "

@@ -17,6 +17,9 @@ def train(
         Path | None,
         typer.Option(help="Data folder (images/, labels/, splits.json) instead of data.folder."),
     ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights the run starts from.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was cut.")
     ] = False,
@@ -27,6 +30,7 @@ def train(
     _require_training_extra()
     import torch
 
+    from packager.cli.outputs import expect_writable
     from training.config import load_config
     from training.fit import fit
 
@@ -34,10 +38,24 @@ def train(
         torch.set_num_threads(threads)
     settings = load_config(config, data=data)
     run_dir = out or Path("runs") / settings.name
-    checkpoint = fit(settings, run_dir, resume=resume, overwrite=overwrite)
+    expect_writable(run_dir)
+    _quieten_lightning()
+    checkpoint = fit(
+        settings, run_dir, init=init, resume=resume, overwrite=overwrite, progress=True
+    )
     typer.echo(
         f"{checkpoint}\nnext: spoco-zoo export {checkpoint} -o {settings.name}.zip --card CARD"
     )
+
+
+def _quieten_lightning() -> None:
+    """Leave the progress bar and real warnings, not Lightning's tips and its view of our folder."""
+    import logging
+    import warnings
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 
 
 def _require_training_extra() -> None:

@@ -170,10 +170,15 @@ class TrainingConfig(Section):
         return ClustererSettings(self.clusterer.name, self.clusterer.settings)
 
     @model_validator(mode="after")
-    def _check_windows(self) -> TrainingConfig:
+    def _check_together(self) -> TrainingConfig:
         if len(self.output_shape) != self.ndim:
             raise ValueError(
                 f"patch.output has {len(self.output_shape)} values, expected 1 or {self.ndim}"
+            )
+        if self.run.max_steps % self.run.epoch_steps:
+            raise ValueError(
+                f"run.max_steps {self.run.max_steps} is no multiple of run.epoch_steps "
+                f"{self.run.epoch_steps}: the last steps would never be validated"
             )
         for axis, width, network in zip(
             self.data.axes, self.output_shape, self.network_axes, strict=True
@@ -216,9 +221,9 @@ def load_config(path: Path, *, data: Path | None = None) -> TrainingConfig:
         raise ConfigError(f"{path}: no such file; expected a training configuration in TOML.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        folder = str(data) if data is not None else values.get("data", {}).get("folder")
-        if isinstance(folder, str) and isinstance(values.get("data"), dict):
-            values["data"]["folder"] = folder if data else str((path.parent / folder).resolve())
+        section = values.get("data")
+        if isinstance(section, dict) and (data or isinstance(section.get("folder"), str)):
+            section["folder"] = str(data or (path.parent / section["folder"]).resolve())
         return TrainingConfig.model_validate(values)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error}).") from error

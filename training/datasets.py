@@ -58,5 +58,9 @@ def _read_sample(
         raise ImageError(
             f"{path}: labels of shape {labels.shape}, expected {image.data.shape[1:]} as the image."
         )
+    if labels.max(initial=0) >= 2**31:
+        raise ImageError(
+            f"{path}: label {labels.max()}, expected less than 2^31: number them anew."
+        )
     data = image.data * np.float32(norm.gain) + np.float32(norm.offset)
     return Sample(name, data, np.ascontiguousarray(labels, np.int32))

@@ -23,7 +23,7 @@ from training.datasets import Sample, read_split
 from training.module import EmbeddingModule
 from training.patches import EpochSampler, Patches
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
-from zoo_models.errors import CheckpointError, OutputExistsError
+from zoo_models.errors import CheckpointError, ConfigError, OutputExistsError
 
 CHECKPOINT = "checkpoint.safetensors"
 LAST = "last.ckpt"
@@ -48,14 +48,11 @@ def fit(
 
     Raises:
         OutputExistsError: `run_dir` holds a run and neither resume nor overwrite is given.
+        ConfigError: both are given, or there is nothing to resume.
         ImageError: the data cannot be read.
     """
     last = run_dir / LAST
-    if last.exists() and not (resume or overwrite):
-        raise OutputExistsError(
-            f"{run_dir} holds a run already: use --resume to go on with it, --overwrite to start "
-            "again, or another --out."
-        )
+    _refuse_confusion(run_dir, resume=resume, overwrite=overwrite)
     train, val = (_read(config, split) for split in ("train", "val"))
     if config.run.validation_images:
         val = val[:: max(1, len(val) // config.run.validation_images)]
@@ -65,7 +62,6 @@ def fit(
         _start_from(module.network, init)
     writer = CheckpointWriter(config, run_dir / CHECKPOINT)
     trainer = _trainer(config, run_dir, writer, progress=progress)
-    resume = resume and last.exists()
     step = torch.load(last, weights_only=False)["global_step"] if resume else 0
     trainer.fit(
         module,
@@ -75,6 +71,21 @@ def fit(
         weights_only=False if resume else None,
     )
     return run_dir / CHECKPOINT
+
+
+def _refuse_confusion(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a run, --overwrite starts it again: choose one.")
+    if resume and not (run_dir / LAST).exists():
+        raise ConfigError(
+            f"{run_dir}: holds no run to resume ({LAST} is missing); leave --resume out."
+        )
+    existing = [name for name in (LAST, CHECKPOINT) if (run_dir / name).exists()]
+    if existing and not (resume or overwrite):
+        raise OutputExistsError(
+            f"{run_dir} holds a run already ({existing[0]}): use --resume to go on with it, "
+            "--overwrite to start again, or another --out."
+        )
 
 
 class CheckpointWriter(Callback):

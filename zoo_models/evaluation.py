@@ -86,6 +86,11 @@ def _pairs(predicted: Path, truth: Path, split: str | None) -> list[tuple[str, P
             f"{predicted} is {kinds[0]}, {truth} is {kinds[1]}; expected two files or two folders"
         )
     if not predicted.is_dir():
+        if split is not None:
+            raise ImageError(
+                f"--split {split} was given with the file {predicted}; expected two folders: name "
+                "a folder of predictions and a data folder"
+            )
         return [(_shared_name(truth), predicted, truth)]
     ours = _by_name(predicted)
     if split is None:

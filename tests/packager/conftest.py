@@ -88,7 +88,7 @@ def make_checkpoint(seed: int = 0, **kwargs: Any) -> Checkpoint:
         normalisation=Normalisation(gain=1 / 255, offset=-0.25),
         axes="yx" if kwargs["ndim"] == 2 else "zyx",
         voxel_size_um=None,
-        clusterer=ClustererSettings("region_joining", {"join": 0.4, "min_size": 5}),
+        clusterer=ClustererSettings("basin_merging", {"join": 0.4, "min_size": 5}),
         provenance={"seed": seed, "data": "discs"},
     )
 

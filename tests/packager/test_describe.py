@@ -101,8 +101,8 @@ def test_config_holds_what_prediction_needs(card: Card, checkpoint: Checkpoint) 
         "period": [4, 4],
         "shrink": [20, 20],
     }
-    assert config["clusterer"]["source"] == "region_joining.py"
-    assert config["clusterer"]["callable"] == "RegionJoining"
+    assert config["clusterer"]["source"] == "basin_merging.py"
+    assert config["clusterer"]["callable"] == "BasinMerging"
     assert config["clusterer"]["settings"] == {"join": 0.4, "min_size": 5}
     assert config["embedding"] == {"delta_v": 0.5, "delta_d": 2.0}
     assert config["checkpoint_sha256"] == "1" * 64

@@ -26,7 +26,7 @@ def test_the_readme_states_the_geometry_and_the_clusterer(
 ) -> None:
     text = readme(checkpoint, card)
     assert "| y | 48 | 8 | 20 | 4 | 20 | 8 |" in text
-    assert "`region_joining.py` (join = 0.4, min_size = 5)" in text
+    assert "`basin_merging.py` (join = 0.4, min_size = 5)" in text
     assert "https://doi.org/10.48550/arXiv.2103.14572" in text
 
 

@@ -119,18 +119,18 @@ def test_files_in_the_package_are_those_it_declares(package: Path, repository: P
     assert content["attachments"] == [{k: clusterer[k] for k in ("source", "sha256")}]
     shipped = {
         architecture["source"]: repository / "zoo_models/architectures/unet_valid.py",
-        clusterer["source"]: repository / "zoo_models/postprocessing/region_joining.py",
+        clusterer["source"]: repository / "zoo_models/postprocessing/basin_merging.py",
     }
     for name, original in shipped.items():
         assert member(package, name) == original.read_bytes()
-    assert clusterer["sha256"] == sha256(repository / "zoo_models/postprocessing/region_joining.py")
+    assert clusterer["sha256"] == sha256(repository / "zoo_models/postprocessing/basin_merging.py")
     with zipfile.ZipFile(package) as archive:
         names = sorted(archive.namelist())
     assert names == [
         "README.md",
         "cover.png",
         "rdf.yaml",
-        "region_joining.py",
+        "basin_merging.py",
         "sample_input.tif",
         "sample_output.tif",
         "test_input.npy",

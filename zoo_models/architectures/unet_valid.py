@@ -117,16 +117,11 @@ class Block(nn.Sequential):
         batch_norm = nn.BatchNorm2d if two_d else nn.BatchNorm3d
         layers: list[nn.Module] = []
         for i in range(convolutions):
-            layers.append(
-                convolution(
-                    channels_in if i == 0 else channels_out,
-                    channels_out,
-                    kernel,  # type: ignore[arg-type]
-                    bias=norm == "none",
-                )
-            )
-            if norm == "batch":
-                layers.append(batch_norm(channels_out, momentum=0.02))  # small batches: long memory
+            inputs = channels_in if i == 0 else channels_out
+            size: Any = kernel
+            layers.append(convolution(inputs, channels_out, size, bias=norm == "none"))
+            if norm == "batch":  # small batches ask for a long memory
+                layers.append(batch_norm(channels_out, momentum=0.02))
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
 
@@ -147,12 +142,8 @@ class Up(nn.Module):
         two_d = len(factor) == 2
         if learnt:
             transposed = nn.ConvTranspose2d if two_d else nn.ConvTranspose3d
-            self.enlarge: nn.Module = transposed(
-                channels_in,
-                channels_out,
-                factor,  # type: ignore[arg-type]
-                stride=factor,  # type: ignore[arg-type]
-            )
+            size: Any = factor
+            self.enlarge: nn.Module = transposed(channels_in, channels_out, size, stride=size)
         else:
             convolution = nn.Conv2d if two_d else nn.Conv3d
             self.enlarge = nn.Sequential(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zoo_models.checkpoint import ClustererSettings
 from zoo_models.errors import InputError
 
-CLUSTERERS = {"region_joining": "RegionJoining"}
+CLUSTERERS = {"basin_merging": "BasinMerging"}
 """File in this folder -> the one public class in it."""
 
 

@@ -66,9 +66,7 @@ class BasinMerging:
         self.min_size = min_size
         self.background = background
 
-    def __call__(
-        self, embeddings: Floats, foreground: NDArray[np.bool_] | None = None
-    ) -> Labels:
+    def __call__(self, embeddings: Floats, foreground: NDArray[np.bool_] | None = None) -> Labels:
         """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int32, 0 is background.
 
         With `foreground`, a mask of the labels' shape, only its pixels are labelled.

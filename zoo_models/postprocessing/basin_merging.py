@@ -1,22 +1,25 @@
 """Instances from embeddings: flat basins, merged by their means. Linear in the image, no seeds.
 
 Training gives the embedding space a known shape: pixels lie within delta_v of their instance's
-mean, means at least 2 delta_d apart. Seen as a landscape of how fast embeddings change, every
-instance is a flat valley (or a few), and a ridge runs where one meets another::
+mean, means at least 2 delta_d apart; the background of all images is at one known place. Seen as a
+landscape of how fast embeddings change, every instance is a flat valley (or a few), and a ridge
+runs where one meets another::
 
-    change of embedding        /\\            /\\      /\\
-    from pixel to pixel  _____/  \\____/\\____/  \\____/  \\_____
-    basins               |  1  ||   2  |  3   ||   4  ||  5  |
-    merged by mean       | bg  ||      A      ||   B  || bg  |
+    change of embedding             /\\            /\\
+    from pixel to pixel    ____/\\__/  \\____/\\____/  \\____
+    basins                | 1 |  2 ||  3   |  4   ||  5  |
+    merged by mean        |   A    ||      B      ||  C  |
 
-1. every pixel walks downhill to a minimum: pixels that end together are a basin (watershed by
-   steepest descent); a thin boundary can leak into no neighbour, as it does when pixels are linked
-2. touching basins whose embeddings at the minimum differ by less than `join` are one
-3. of the rest, the two touching groups with the nearest means are merged, again and again, until
+1. pixels within `radius` of the background's embedding are background
+2. every other pixel walks downhill to a minimum: pixels that end together are a basin (watershed by
+   steepest descent). It ends at its ridge all around, where linking neighbours pixel by pixel would
+   leak through the weakest spot of a boundary
+3. touching basins whose embeddings at the minimum differ by less than `join` are one valley
+4. of the rest, the two touching groups with the nearest means are merged, again and again, until
    no two are nearer than `merge`
-4. groups near the background's embedding become 0; pixels where labels meet take the nearest label,
-   the background being favoured by `boundary`
-5. connected pieces of at least `min_size` pixels are the instances
+5. pixels where two groups meet take the one with the nearer mean; pixels much nearer to the
+   background than their group is (`solid`) are its blurred rim, and become background
+6. connected pieces of at least `min_size` pixels are the instances
 
 Only touching groups merge, so two distant objects that look alike, and so share an embedding, stay
 two. This file travels inside packages and imports numpy and scipy only.
@@ -35,71 +38,88 @@ from scipy.sparse.csgraph import connected_components
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 Slices = tuple[slice, ...]
 
 
 class BasinMerging:
     """Clusterer of pixel embeddings. Distances are Euclidean, in embedding space.
 
-    join: largest distance between two touching basins of one valley; above delta_v's noise.
+    join: largest distance between two touching basins of one valley; above the noise.
     merge: largest distance between the means of two touching parts of one instance; between
         2 delta_v, the width of an instance, and 2 delta_d, the distance of two.
-    boundary: a pixel at distance d from its instance and b from the background, where both meet,
-        belongs to the instance if boundary * d < b. 1 is halfway; more makes instances slimmer,
-        which the pull term asks for: one pixel weighs more in a small instance than in the large
-        background, so blurred boundaries lean to the instance.
+    radius: a pixel at this distance from the background, or further, may be object; delta_d is
+        halfway. The pull term asks for more: a pixel weighs more in a small instance than in the
+        large background, so a blurred boundary leans to the instance.
+    solid: of a group whose pixels are b from the background in the mean, those nearer than
+        solid * b are background; 0 keeps all.
     min_size: smaller instances are dropped; pixels.
-    background: mean embedding of the background; empty: that of the largest group.
+    background: mean embedding of the background; empty: that of the largest valley.
     """
 
     def __init__(
         self,
         join: float = 0.8,
-        merge: float = 2.5,
-        boundary: float = 2.0,
+        merge: float = 3.0,
+        radius: float = 3.0,
+        solid: float = 0.9,
         min_size: int = 20,
         background: tuple[float, ...] | list[float] = (),
     ) -> None:
         self.join = join
         self.merge = merge
-        self.boundary = boundary
+        self.radius = radius
+        self.solid = solid
         self.min_size = min_size
         self.background = background
 
-    def __call__(self, embeddings: Floats, foreground: NDArray[np.bool_] | None = None) -> Labels:
+    def __call__(self, embeddings: Floats, foreground: Mask | None = None) -> Labels:
         """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int32, 0 is background.
 
         With `foreground`, a mask of the labels' shape, only its pixels are labelled.
         """
         if embeddings.size == 0:
             return np.zeros(embeddings.shape[1:], np.int32)
-        groups, means = _valleys(embeddings, self.join)
-        groups, means = _merge_nearest(groups, means, self.merge)
-        background = np.asarray(self.background, np.float32)
-        if background.size == 0:
-            background = means[np.bincount(groups.ravel()).argmax()]
-        is_background = np.linalg.norm(means - background, axis=1) < self.merge
-        labels = np.where(is_background, 0, np.arange(1, len(means) + 1)).astype(np.int32)[groups]
-        labels = _settle(embeddings, labels, background, self.boundary)
+        distance = self._from_background(embeddings)
+        inside = distance >= self.radius
         if foreground is not None:
-            labels[~foreground] = 0
-        return _pieces(labels, self.min_size)
+            inside &= foreground
+        groups, means = _valleys(embeddings, inside, self.join)
+        groups = _settle(embeddings, _merge_nearest(groups, means, self.merge))
+        typical = np.bincount(groups.ravel(), weights=distance.ravel())
+        typical /= np.maximum(np.bincount(groups.ravel()), 1)
+        groups[distance < self.solid * typical[groups]] = 0
+        return _pieces(groups, self.min_size)
+
+    def _from_background(self, embeddings: Floats) -> Floats:
+        """Distance ([Z,] Y, X) of every pixel from the background's place."""
+        place = np.asarray(self.background, np.float32)
+        if place.size == 0:
+            everywhere = np.ones(embeddings.shape[1:], bool)
+            valleys, means = _valleys(embeddings, everywhere, self.join)
+            place = means[np.bincount(valleys.ravel()).argmax()]
+        squared = np.zeros(embeddings.shape[1:], np.float32)
+        for channel, value in zip(embeddings, place, strict=True):
+            squared += (channel - value) ** 2
+        return np.sqrt(squared)
 
 
-def _valleys(embeddings: Floats, join: float) -> tuple[Labels, Floats]:
-    """Steps 1 and 2: groups ([Z,] Y, X) numbered 0..n-1 and their mean embeddings (n, D)."""
-    roots, basins = _basins(_change(embeddings))
-    smooth = (ndimage.uniform_filter(channel, 3).ravel()[roots] for channel in embeddings)
-    bottoms = np.stack(list(smooth), axis=1)
+def _valleys(embeddings: Floats, inside: Mask, join: float) -> tuple[Labels, Floats]:
+    """Steps 2 and 3: groups numbered 1..n, 0 outside, and means (n + 1, D), row 0 not used."""
+    roots, basins = _basins(_change(embeddings), inside)
+    covered = np.maximum(ndimage.uniform_filter(inside.astype(np.float32), 3).ravel()[roots], 1e-6)
+    bottoms = np.zeros((len(roots) + 1, len(embeddings)), np.float32)
+    for d, channel in enumerate(embeddings):
+        smooth = ndimage.uniform_filter(np.where(inside, channel, 0), 3)
+        bottoms[1:, d] = smooth.ravel()[roots] / covered
     first, second = _touching(basins)
     near = np.linalg.norm(bottoms[first] - bottoms[second], axis=1) < join
-    graph = coo_array(
-        (np.ones(near.sum(), bool), (first[near], second[near])), (len(roots), len(roots))
-    )
+    edges = (np.ones(near.sum(), bool), (first[near], second[near]))
+    graph = coo_array(edges, (len(bottoms), len(bottoms)))
     number, valley = connected_components(graph, directed=False)
-    sizes = np.bincount(basins.ravel())
-    weight = np.bincount(valley, weights=sizes, minlength=number)
-    sums = [np.bincount(valley, weights=sizes * values) for values in bottoms.T]
+    sizes = np.bincount(basins.ravel(), minlength=len(bottoms))
+    weight = np.maximum(np.bincount(valley, weights=sizes, minlength=number), 1)
+    sums = [np.bincount(valley, weights=sizes * values, minlength=number) for values in bottoms.T]
     means = (np.stack(sums, axis=1) / weight[:, None]).astype(np.float32)
     return valley.astype(np.int32)[basins], means
 
@@ -118,13 +138,13 @@ def _change(embeddings: Floats) -> Floats:
     return change
 
 
-def _basins(height: Floats) -> tuple[NDArray[np.intp], Labels]:
-    """Flat indices (n,) of the minima, and which minimum each pixel walks down to.
+def _basins(height: Floats, inside: Mask) -> tuple[NDArray[np.intp], Labels]:
+    """Flat indices (n,) of the minima, and basins 1..n of the pixels that walk down to them.
 
     Every pixel points to the lowest of its neighbours (diagonal ones too; of equal ones the first),
     itself included; following pointers to pointers doubles the distance walked each time.
     """
-    shape = height.shape
+    shape, height = height.shape, np.where(inside, height, np.inf)
     index = np.arange(height.size).reshape(shape)
     lowest, target = height.copy(), index.copy()
     for offset in itertools.product((-1, 0, 1), repeat=height.ndim):
@@ -137,12 +157,14 @@ def _basins(height: Floats) -> tuple[NDArray[np.intp], Labels]:
     walked = target.ravel()
     while not np.array_equal(walked[walked], walked):
         walked = walked[walked]
-    roots, basin = np.unique(walked, return_inverse=True)
-    return roots, basin.reshape(shape).astype(np.int32)
+    basins = np.zeros(shape, np.int32)
+    roots, basin = np.unique(walked[inside.ravel()], return_inverse=True)
+    basins[inside] = basin + 1
+    return roots, basins
 
 
-def _merge_nearest(groups: Labels, means: Floats, limit: float) -> tuple[Labels, Floats]:
-    """Step 3: centroid linkage between touching groups, nearest first."""
+def _merge_nearest(groups: Labels, means: Floats, limit: float) -> Labels:
+    """Step 4: centroid linkage between touching groups, nearest first."""
     number = len(means)
     centre, size = means.astype(float), np.bincount(groups.ravel(), minlength=number).astype(float)
     beside: list[set[int]] = [set() for _ in range(number)]
@@ -164,14 +186,13 @@ def _merge_nearest(groups: Labels, means: Floats, limit: float) -> tuple[Labels,
         beside[a] = (beside[a] | beside[b]) - {a, b}
         for other in beside[b] - {a}:
             beside[other] = (beside[other] - {b}) | {a}
-        again = np.array([(a, other) for other in sorted(beside[a])]).reshape(-1, 2)
+        again = np.array([(a, other) for other in sorted(beside[a])], np.int64).reshape(-1, 2)
         for distance, (_, other) in _distances(centre, again):
             if distance < limit:
                 heapq.heappush(heap, (distance, a, other, version[a], version[other]))
     while not np.array_equal(into[into], into):
         into = into[into]
-    roots, merged = np.unique(into, return_inverse=True)
-    return merged.astype(np.int32)[groups], centre[roots].astype(np.float32)
+    return into.astype(np.int32)[groups]
 
 
 def _distances(
@@ -181,52 +202,47 @@ def _distances(
     return [(d, (a, b)) for d, (a, b) in zip(length.tolist(), pairs.tolist(), strict=True)]
 
 
-def _settle(embeddings: Floats, labels: Labels, background: Floats, boundary: float) -> Labels:
-    """Step 4: a pixel beside another label takes the nearest of its own and its neighbours'.
-
-    Every change brings a pixel nearer to its label, so this ends.
-    """
-    flat, labels = embeddings.reshape(len(embeddings), -1), labels.copy()
-    counts = np.maximum(np.bincount(labels.ravel()), 1)
-    sums = [np.bincount(labels.ravel(), weights=channel) for channel in flat]
+def _settle(embeddings: Floats, groups: Labels) -> Labels:
+    """Step 5. Every change brings a pixel nearer to its group's mean, so this ends."""
+    flat, groups = embeddings.reshape(len(embeddings), -1), groups.copy()
+    counts = np.maximum(np.bincount(groups.ravel()), 1)
+    sums = [np.bincount(groups.ravel(), weights=channel) for channel in flat]
     means = (np.stack(sums, axis=1) / counts[:, None]).astype(np.float32)
-    means[0] = background
-    weight = np.where(np.arange(len(means)) == 0, 1.0, boundary).astype(np.float32)
     while True:
-        place, beside = _borders(labels)
+        place, beside = _borders(groups)
         pixels = flat[:, place].T
-        own = labels.ravel()[place]
-        nearest = weight[own] * np.linalg.norm(pixels - means[own], axis=1)
+        own = groups.ravel()[place]
+        nearest = np.linalg.norm(pixels - means[own], axis=1)
         choice = own.copy()
-        for label in beside:
-            distance = weight[label] * np.linalg.norm(pixels - means[label], axis=1)
-            closer = distance < nearest
-            nearest[closer], choice[closer] = distance[closer], label[closer]
+        for group in beside:
+            distance = np.linalg.norm(pixels - means[group], axis=1)
+            closer = (distance < nearest) & (group > 0)
+            nearest[closer], choice[closer] = distance[closer], group[closer]
         if np.array_equal(choice, own):
-            return labels
-        labels.ravel()[place] = choice
+            return groups
+        groups.ravel()[place] = choice
 
 
-def _borders(labels: Labels) -> tuple[NDArray[np.intp], list[Labels]]:
-    """Flat indices of the pixels with another label beside them, and each of their neighbours'."""
-    border = np.zeros(labels.shape, bool)
-    for axis in range(labels.ndim):
-        low, high = _pair(axis, labels.ndim)
-        differ = labels[low] != labels[high]
+def _borders(groups: Labels) -> tuple[NDArray[np.intp], list[Labels]]:
+    """Flat indices of grouped pixels beside another group, and the group of each neighbour."""
+    border = np.zeros(groups.shape, bool)
+    for axis in range(groups.ndim):
+        low, high = _pair(axis, groups.ndim)
+        differ = (groups[low] != groups[high]) & (groups[low] > 0) & (groups[high] > 0)
         border[low] |= differ
         border[high] |= differ
     place = np.flatnonzero(border)
-    position = np.unravel_index(place, labels.shape)
+    position = np.unravel_index(place, groups.shape)
     beside = []
-    for axis, offset in itertools.product(range(labels.ndim), (-1, 1)):
+    for axis, offset in itertools.product(range(groups.ndim), (-1, 1)):
         moved = list(position)
-        moved[axis] = np.clip(position[axis] + offset, 0, labels.shape[axis] - 1)
-        beside.append(labels[tuple(moved)])
+        moved[axis] = np.clip(position[axis] + offset, 0, groups.shape[axis] - 1)
+        beside.append(groups[tuple(moved)])
     return place, beside
 
 
 def _pieces(labels: Labels, min_size: int) -> Labels:
-    """Step 5, and numbers 1..n in the order of the old ones."""
+    """Step 6, and numbers 1..n in the order of the old ones."""
     result = np.zeros_like(labels)
     number = 0
     for old, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -242,13 +258,13 @@ def _pieces(labels: Labels, min_size: int) -> Labels:
 
 
 def _touching(groups: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each pair a < b of groups that are direct neighbours somewhere, once."""
+    """Each pair 0 < a < b of groups that are direct neighbours somewhere, once."""
     number = np.int64(groups.max()) + 1
     keys = []
     for axis in range(groups.ndim):
         low, high = _pair(axis, groups.ndim)
         first, second = groups[low].ravel(), groups[high].ravel()
-        differ = first != second
+        differ = (first != second) & (first > 0) & (second > 0)
         first, second = first[differ], second[differ]
         keys.append(np.minimum(first, second) * number + np.maximum(first, second))
     unique = np.unique(np.concatenate(keys))

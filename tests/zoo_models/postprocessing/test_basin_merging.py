@@ -163,11 +163,6 @@ def test_an_image_of_one_object_is_one_instance_when_the_background_is_known() -
     assert (labels == 1).all()
 
 
-def test_an_image_of_boundary_only_has_no_instances() -> None:
-    embeddings = np.random.default_rng(0).normal(0, 9, (3, 20, 20)).astype(np.float32)
-    assert not BasinMerging(background=BACKGROUND)(embeddings).any()
-
-
 def test_the_embeddings_are_left_as_they_were() -> None:
     embeddings, foreground = embed(scene()), np.ones(scene().shape, bool)
     BasinMerging(background=BACKGROUND)(embeddings, foreground)

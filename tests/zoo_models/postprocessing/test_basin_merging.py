@@ -69,8 +69,18 @@ def test_boundary_pixels_go_to_the_nearer_of_the_two_instances() -> None:
     for column, part in ((9, 0.4), (10, 0.7)):  # blurred: neither one nor the other
         blend = (1 - part) * PLACES[1] + part * PLACES[2]
         embeddings[:, :, column] = blend[:, None]
-    labels = BasinMerging(background=BACKGROUND)(embeddings)
+    labels = BasinMerging(solid=0, background=BACKGROUND)(embeddings)
     assert_same_partition(labels, categories)
+
+
+def test_the_blurred_rim_of_an_object_is_background() -> None:
+    categories = np.zeros((12, 20), np.int32)
+    categories[:, 10:] = 1
+    embeddings = embed(categories)
+    embeddings[0, :, 9], embeddings[0, :, 10] = 4.0, 7.0  # 8 is the object, 0 the background
+    for solid, first in ((0.0, 9), (0.8, 10), (0.95, 11)):
+        labels = BasinMerging(solid=solid, background=BACKGROUND)(embeddings)
+        np.testing.assert_array_equal(np.flatnonzero(labels[5]), np.arange(first, 20))
 
 
 def test_without_a_background_constant_the_largest_region_is_the_background() -> None:

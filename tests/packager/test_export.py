@@ -128,9 +128,9 @@ def test_files_in_the_package_are_those_it_declares(package: Path, repository: P
         names = sorted(archive.namelist())
     assert names == [
         "README.md",
+        "basin_merging.py",
         "cover.png",
         "rdf.yaml",
-        "basin_merging.py",
         "sample_input.tif",
         "sample_output.tif",
         "test_input.npy",

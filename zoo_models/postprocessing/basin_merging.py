@@ -19,7 +19,7 @@ runs where one meets another::
    no two are nearer than `merge`
 5. pixels where two groups meet take the one with the nearer mean; pixels much nearer to the
    background than their group is (`solid`) are its blurred rim, and become background
-6. connected pieces of at least `min_size` pixels are the instances
+6. connected pieces of at least `min_size` pixels are the instances, their holes filled
 
 Only touching groups merge, so two distant objects that look alike, and so share an embedding, stay
 two. This file travels inside packages and imports numpy and scipy only.
@@ -60,8 +60,8 @@ class BasinMerging:
     def __init__(
         self,
         join: float = 0.8,
-        merge: float = 3.0,
-        radius: float = 3.0,
+        merge: float = 3.2,
+        radius: float = 3.8,
         solid: float = 0.9,
         min_size: int = 20,
         background: tuple[float, ...] | list[float] = (),
@@ -88,8 +88,7 @@ class BasinMerging:
         groups = _settle(embeddings, _merge_nearest(groups, means, self.merge))
         typical = np.bincount(groups.ravel(), weights=distance.ravel())
         typical /= np.maximum(np.bincount(groups.ravel()), 1)
-        groups[distance < self.solid * typical[groups]] = 0
-        return _pieces(groups, self.min_size)
+        return _pieces(groups, distance >= self.solid * typical[groups], self.min_size)
 
     def _from_background(self, embeddings: Floats) -> Floats:
         """Distance ([Z,] Y, X) of every pixel from the background's place."""
@@ -241,19 +240,19 @@ def _borders(groups: Labels) -> tuple[NDArray[np.intp], list[Labels]]:
     return place, beside
 
 
-def _pieces(labels: Labels, min_size: int) -> Labels:
-    """Step 6, and numbers 1..n in the order of the old ones."""
-    result = np.zeros_like(labels)
+def _pieces(groups: Labels, solid: Mask, min_size: int) -> Labels:
+    """Step 6: the solid pieces of each group, holes in them filled with the group's own pixels."""
+    result = np.zeros_like(groups)
     number = 0
-    for old, box in enumerate(ndimage.find_objects(labels), start=1):
+    for group, box in enumerate(ndimage.find_objects(groups), start=1):
         if box is None:
             continue
-        pieces, _ = ndimage.label(labels[box] == old)
+        own = groups[box] == group
+        pieces, _ = ndimage.label(own & solid[box])
         sizes = np.bincount(pieces.ravel())
-        for piece in range(1, len(sizes)):
-            if sizes[piece] >= min_size:
-                number += 1
-                result[box][pieces == piece] = number
+        for piece in np.flatnonzero(sizes[1:] >= min_size) + 1:
+            number += 1
+            result[box][own & ndimage.binary_fill_holes(pieces == piece)] = number
     return result
 
 

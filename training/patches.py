@@ -98,9 +98,10 @@ def _mirrored(
 
 
 class EpochSampler(Sampler[int]):
-    """Patch numbers, n per epoch, counted on from `start`: no patch comes twice in a run.
+    """Patch numbers, n per epoch and process, counted on from `start`: none comes twice in a run.
 
-    A resumed run starts at its optimiser step times the batch size.
+    A resumed run starts at its optimiser step times the batch size. With several processes (one per
+    GPU) each takes its own n of every epoch's numbers.
     """
 
     def __init__(self, patches_per_epoch: int, *, start: int = 0) -> None:
@@ -108,9 +109,12 @@ class EpochSampler(Sampler[int]):
         self.start = start
 
     def __iter__(self) -> Iterator[int]:
-        numbers = range(self.start, self.start + self.patches)
-        self.start = numbers.stop
-        return iter(numbers)
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if shared else 0
+        processes = torch.distributed.get_world_size() if shared else 1
+        first = self.start * processes + rank * self.patches
+        self.start += self.patches
+        return iter(range(first, first + self.patches))
 
     def __len__(self) -> int:
         return self.patches

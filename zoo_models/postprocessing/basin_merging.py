@@ -86,8 +86,8 @@ class BasinMerging:
             inside &= foreground
         groups, means = _valleys(embeddings, inside, self.join)
         groups = _settle(embeddings, _merge_nearest(groups, means, self.merge))
-        typical = np.bincount(groups.ravel(), weights=distance.ravel())
-        typical /= np.maximum(np.bincount(groups.ravel()), 1)
+        total = np.bincount(groups.ravel(), weights=distance.ravel())
+        typical = total / np.maximum(np.bincount(groups.ravel()), 1)
         return _pieces(groups, distance >= self.solid * typical[groups], self.min_size)
 
     def _from_background(self, embeddings: Floats) -> Floats:

@@ -198,7 +198,7 @@ def _trainer(
         precision=config.run.precision,
         devices=config.run.devices,
         callbacks=callbacks,
-        logger=[CSVLogger(run_dir, "csv", ""), TensorBoardLogger(run_dir, "tensorboard", "")],
+        logger=[CSVLogger(run_dir, "csv"), TensorBoardLogger(run_dir, "tensorboard", "")],
         num_sanity_val_steps=0,
         log_every_n_steps=25,
         gradient_clip_val=1.0,

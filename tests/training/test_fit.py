@@ -29,7 +29,7 @@ def test_a_run_leaves_a_checkpoint_that_needs_no_training_code(
     assert checkpoint.provenance["seed"] == 3
     assert 0 <= checkpoint.provenance["validation"]["val/ap50"] <= 1
     assert str(tmp_path) not in str(checkpoint.provenance)
-    assert (tmp_path / "run" / "csv" / "metrics.csv").is_file()
+    assert (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").is_file()
 
 
 def test_a_run_is_not_overwritten_unasked(config_file: Path, tmp_path: Path) -> None:

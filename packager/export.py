@@ -140,7 +140,7 @@ def _write_weights(
     pair: sample_tensors.TensorPair,
     build: Path,
 ) -> None:
-    example = torch.from_numpy(sample_tensors.normalise(source, pair.raw))
+    example = torch.from_numpy(source.normalisation.apply(pair.raw))
     weights.write_state_dict(network, build / STATE_DICT)
     weights.write_torchscript(network, example, build / TORCHSCRIPT)
     weights.write_onnx(network, example, build / ONNX)
@@ -159,7 +159,7 @@ def _cover(source: Checkpoint, network: torch.nn.Module, image: NDArray[np.float
     grid = BlockGrid.covering(image.shape[1:], geometry, tile_limit=TILE_LIMIT[geometry.ndim])
     embeddings = predict_embeddings(
         network,
-        sample_tensors.normalise(source, image),
+        source.normalisation.apply(image),
         grid,
         embedding_dim=source.embedding_dim,
     )

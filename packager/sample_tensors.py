@@ -86,16 +86,10 @@ def _least_contrast(crop: NDArray[np.float32]) -> float:
 
 def run(checkpoint: Checkpoint, network: torch.nn.Module, raw: NDArray[np.float32]) -> TensorPair:
     """What a consumer does with one tile: raw (1, C, [Z,] Y, X) -> normalise -> network."""
-    normalised = normalise(checkpoint, raw)
+    normalised = checkpoint.normalisation.apply(raw)
     with torch.inference_mode():
         embeddings = network(torch.from_numpy(normalised)).numpy()
     return TensorPair(raw, embeddings)
-
-
-def normalise(checkpoint: Checkpoint, raw: NDArray[np.float32]) -> NDArray[np.float32]:
-    """raw * gain + offset, float32, as `scale_linear` does it."""
-    constants = checkpoint.normalisation
-    return (raw * np.float32(constants.gain) + np.float32(constants.offset)).astype(np.float32)
 
 
 def make_pair(

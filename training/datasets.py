@@ -62,5 +62,4 @@ def _read_sample(
         raise ImageError(
             f"{path}: label {labels.max()}, expected less than 2^31: number them anew."
         )
-    data = image.data * np.float32(norm.gain) + np.float32(norm.offset)
-    return Sample(name, data, np.ascontiguousarray(labels, np.int32))
+    return Sample(name, norm.apply(image.data), np.ascontiguousarray(labels, np.int32))

@@ -16,7 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -35,6 +37,10 @@ class Normalisation:
 
     gain: float = 1.0
     offset: float = 0.0
+
+    def apply(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The network's input for an image of raw values, any shape: float32, as `scale_linear`."""
+        return image * np.float32(self.gain) + np.float32(self.offset)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def checkpoint(model: CatalogModel) -> Checkpoint:
 
 def example(model: CatalogModel, checkpoint: Checkpoint) -> np.ndarray:
     image = read_image(model.folder / "example" / "image.tif").data
-    return image * np.float32(checkpoint.normalisation.gain)
+    return checkpoint.normalisation.apply(image)
 
 
 def embed(checkpoint: Checkpoint, image: np.ndarray, tile_limit: int) -> np.ndarray:

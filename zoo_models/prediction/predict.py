@@ -35,10 +35,9 @@ def predict_instances(
         package.geometry,
         tile_limit=tile_limit or TILE_LIMIT[package.geometry.ndim],
     )
-    constants = package.normalisation
     embeddings = predict_embeddings(
         package.network,
-        image.data * np.float32(constants.gain) + np.float32(constants.offset),
+        package.normalisation.apply(image.data),
         grid,
         embedding_dim=package.embedding_dim,
         device=device,

@@ -93,13 +93,18 @@ class OptimiserSection(Section):
 
 
 class RunSection(Section):
-    """Length, checks and arithmetic. An epoch is `epoch_steps` optimiser steps."""
+    """Length, checks and arithmetic. An epoch is `epoch_steps` optimiser steps.
+
+    `compile` runs the network of the training steps through torch.compile: on a CPU it needs a C++
+    compiler, takes a minute to start, then steps take about three quarters of the time.
+    """
 
     max_steps: int
     epoch_steps: int = 250
     validation_images: int = 0
     early_stop: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
     workers: int = 1
     devices: int | Literal["auto"] = "auto"
 

@@ -32,6 +32,8 @@ class EmbeddingModule(lightning.LightningModule):
         self.network = build_network(config.network.architecture, config.network_kwargs)
         if config.ndim == 2:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        valid = self.network.valid
+        self._train_on = torch.compile(valid) if config.run.compile else valid
         self.loss = config.embedding_loss
         self.geometry = TileGeometry.from_network(config.network_axes)
         self.clusterer = build_clusterer(config.clusterer_settings)
@@ -43,7 +45,7 @@ class EmbeddingModule(lightning.LightningModule):
         images, labels = batch
         if self.config.ndim == 2:
             images = images.contiguous(memory_format=torch.channels_last)
-        terms = self.loss(self.network.valid(images), labels)  # type: ignore[operator]
+        terms = self.loss(self._train_on(images), labels)  # type: ignore[operator]
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, on_epoch=True)
         self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False)
         return terms["loss"]

@@ -1,0 +1,1 @@
+"""How each consumer of packages places tiles: pure functions, checked against the consumers."""

@@ -7,7 +7,7 @@ validated by the library afterwards.
 
 One form of geometry places tiles right in every consumer:
 
-    inputs[0].axes[y]    size {min, step}                 the same range on all space axes
+    inputs[0].axes[y]    size {min, step}, or a fixed one the same range on all space axes
     outputs[0].axes[y]   size = the input's, halo         no scale, no offset
     inputs[0].pad        left out: core mirrors then, and spec 0.5.9 refuses the key
     preprocessing        fixed constants                  statistics would differ between tiles
@@ -20,13 +20,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from ruyaml import YAML
 
 from packager.card import Author, Card
-from packager.weights import INPUT, ONNX_OPSET, OUTPUT
+from packager.certificate import Certificate, as_config
+from packager.consumers.placement import DeclaredAxis
+from packager.kinds import Product, expect_title_fits
+from packager.weights import ONNX_OPSET, WEIGHTS, WeightFormat
 from zoo_models.checkpoint import ARCHITECTURES, Checkpoint
 from zoo_models.postprocessing import CLUSTERERS
 
@@ -37,15 +40,6 @@ CONFIG_VERSION = 1
 RDF = "rdf.yaml"
 README = "README.md"
 COVER = "cover.png"
-STATE_DICT = "weights.pt"
-TORCHSCRIPT = "weights.torchscript.pt"
-ONNX = "weights.onnx"
-WeightFormat = Literal["pytorch_state_dict", "torchscript", "onnx"]
-WEIGHTS: dict[WeightFormat, str] = {
-    "pytorch_state_dict": STATE_DICT,
-    "torchscript": TORCHSCRIPT,
-    "onnx": ONNX,
-}
 TENSORS = {
     "test_input": "test_input.npy",
     "test_output": "test_output.npy",
@@ -69,16 +63,27 @@ class Digests:
         return {"source": name, "sha256": self.files[name]}
 
 
-def describe(checkpoint: Checkpoint, card: Card, digests: Digests) -> str:
+@dataclass(frozen=True)
+class Subject:
+    """All that a package's words are made of."""
+
+    checkpoint: Checkpoint
+    card: Card
+    product: Product
+    certificate: Certificate
+
+
+def describe(subject: Subject, digests: Digests) -> str:
     """The text of rdf.yaml.
 
     All files that `digests` names lie beside it in the package. Sources: bioimage.io model
     description 0.5, and what its consumers were seen to do.
     """
+    card, product = subject.card, subject.product
     content = {
         "type": "model",
         "format_version": FORMAT_VERSION,
-        "name": card.title,
+        "name": expect_title_fits(card.title, product.kind),
         "description": card.description,
         "version": card.version,
         "timestamp": f"{card.released.isoformat()}T00:00:00+00:00",
@@ -89,12 +94,12 @@ def describe(checkpoint: Checkpoint, card: Card, digests: Digests) -> str:
         "tags": list(card.tags),
         "documentation": README,
         "covers": [COVER],
-        "attachments": [digests.of(f"{checkpoint.clusterer.name}.py")],
-        "inputs": [_input(checkpoint, card.input_channels, digests)],
-        "outputs": [_output(checkpoint, digests)],
+        "attachments": [digests.of(f"{subject.checkpoint.clusterer.name}.py")],
+        "inputs": [_input(subject, digests)],
+        "outputs": [_output(product, digests)],
         **_training_data(card),
-        "weights": _weights(checkpoint, digests),
-        "config": {"spoco_zoo": _config(checkpoint, card, digests)},
+        "weights": _weights(subject, digests),
+        "config": {"spoco_zoo": _config(subject, digests)},
     }
     return _yaml(content)
 
@@ -103,39 +108,41 @@ def _person(author: Author) -> Entry:
     return author.model_dump(exclude_none=True)
 
 
-def _input(checkpoint: Checkpoint, channels: Sequence[str], digests: Digests) -> Entry:
-    geometry = checkpoint.geometry
+def _input(subject: Subject, digests: Digests) -> Entry:
+    product = subject.product
     space = [
-        {"type": "space", "id": name, "size": {"min": axis.minimum, "step": axis.step}}
-        for name, axis in zip(geometry.names, geometry.axes, strict=True)
+        {"type": "space", "id": name, "size": _size(axis)}
+        for name, axis in zip(product.names, product.axes, strict=True)
     ]
     return {
-        "id": INPUT,
-        "description": "Raw image, unscaled",
-        "axes": [*_batch_and_channel(channels), *space],
+        "id": product.takes.id,
+        "description": product.takes.description,
+        "axes": [*_batch_and_channel(product.takes.channels), *space],
         "test_tensor": digests.of(TENSORS["test_input"]),
         "sample_tensor": digests.of(TENSORS["sample_input"]),
         "data": {"type": "float32"},
-        "preprocessing": _preprocessing(checkpoint),
+        "preprocessing": _preprocessing(subject.checkpoint) if product.takes_image else [],
     }
 
 
-def _output(checkpoint: Checkpoint, digests: Digests) -> Entry:
-    geometry = checkpoint.geometry
-    names = [f"embedding_{i}" for i in range(checkpoint.embedding_dim)]
+def _size(axis: DeclaredAxis) -> int | Entry:
+    return {"min": axis.minimum, "step": axis.step} if axis.step else axis.minimum
+
+
+def _output(product: Product, digests: Digests) -> Entry:
     space = [
         {
             "type": "space",
             "id": name,
-            "halo": axis.halo,
-            "size": {"tensor_id": INPUT, "axis_id": name},
+            **({"halo": axis.halo} if axis.halo else {}),
+            "size": {"tensor_id": product.takes.id, "axis_id": name},
         }
-        for name, axis in zip(geometry.names, geometry.axes, strict=True)
+        for name, axis in zip(product.names, product.axes, strict=True)
     ]
     return {
-        "id": OUTPUT,
-        "description": "Pixel embeddings to be clustered into instances; not probabilities",
-        "axes": [*_batch_and_channel(names), *space],
+        "id": product.gives.id,
+        "description": product.gives.description,
+        "axes": [*_batch_and_channel(product.gives.channels), *space],
         "test_tensor": digests.of(TENSORS["test_output"]),
         "sample_tensor": digests.of(TENSORS["sample_output"]),
         "data": {"type": "float32"},
@@ -157,30 +164,23 @@ def _preprocessing(checkpoint: Checkpoint) -> list[Entry]:
     return [{"id": "scale_linear", "kwargs": {"gain": gain, "offset": offset}}]
 
 
-def _weights(checkpoint: Checkpoint, digests: Digests) -> Entry:
-    torch_version = torch.__version__.split("+")[0]
-    architecture = {
-        **digests.of(f"{checkpoint.architecture}.py"),
-        "callable": ARCHITECTURES[checkpoint.architecture],
-        "kwargs": _plain(checkpoint.kwargs),
+def _weights(subject: Subject, digests: Digests) -> Entry:
+    checkpoint, formats = subject.checkpoint, subject.product.formats
+    torch_version = {"pytorch_version": torch.__version__.split("+")[0]}
+    more: dict[WeightFormat, Entry] = {
+        "pytorch_state_dict": dict(torch_version),
+        "torchscript": dict(torch_version),
+        "onnx": {"opset_version": ONNX_OPSET},
     }
-    return {
-        "pytorch_state_dict": {
-            **digests.of(STATE_DICT),
-            "architecture": architecture,
-            "pytorch_version": torch_version,
-        },
-        "torchscript": {
-            **digests.of(TORCHSCRIPT),
-            "parent": "pytorch_state_dict",
-            "pytorch_version": torch_version,
-        },
-        "onnx": {
-            **digests.of(ONNX),
-            "parent": "pytorch_state_dict",
-            "opset_version": ONNX_OPSET,
-        },
-    }
+    if "pytorch_state_dict" in formats:
+        more["pytorch_state_dict"]["architecture"] = {
+            **digests.of(f"{checkpoint.architecture}.py"),
+            "callable": ARCHITECTURES[checkpoint.architecture],
+            "kwargs": _plain(checkpoint.kwargs),
+        }
+    for form in formats[1:]:  # the zoo wants one original; the others come from it
+        more[form]["parent"] = formats[0]
+    return {form: {**digests.of(WEIGHTS[form]), **more[form]} for form in formats}
 
 
 def _training_data(card: Card) -> Entry:
@@ -189,11 +189,13 @@ def _training_data(card: Card) -> Entry:
     return {"training_data": {"id": dataset}} if dataset else {}
 
 
-def _config(checkpoint: Checkpoint, card: Card, digests: Digests) -> Entry:
-    """What our own `predict` needs, and where the model comes from."""
+def _config(subject: Subject, digests: Digests) -> Entry:
+    """What our own `predict` needs, where the model comes from, and the certificate."""
+    checkpoint = subject.checkpoint
     geometry, clusterer = checkpoint.geometry, checkpoint.clusterer
     return {
         "version": CONFIG_VERSION,
+        "kind": subject.product.kind,
         "axes": geometry.names,
         "voxel_size_um": _plain(checkpoint.voxel_size_um),
         "geometry": {
@@ -214,8 +216,9 @@ def _config(checkpoint: Checkpoint, card: Card, digests: Digests) -> Entry:
             "callable": CLUSTERERS[clusterer.name],
             "settings": _plain(clusterer.settings),
         },
+        "tiling_certificate": as_config(subject.certificate),
         "checkpoint_sha256": digests.checkpoint,
-        "training_data": card.training_data.model_dump(exclude_none=True),
+        "training_data": subject.card.training_data.model_dump(exclude_none=True),
         "versions": {name: version(name) for name in ("spoco-zoo", "torch", "onnx", "onnxscript")},
         "provenance": _plain(checkpoint.provenance),
     }

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from packager.card import Card
+from packager.certificate import EXACT, Certificate, rows
+from packager.describe import Subject
+from packager.kinds import expect_title_fits
 from zoo_models.checkpoint import Checkpoint
 
 Grey = NDArray[np.float32]
@@ -22,14 +25,16 @@ GOLDEN = 0.618033988749895
 """Steps of this part of the colour circle keep neighbouring instances apart in colour."""
 
 
-def readme(checkpoint: Checkpoint, card: Card) -> str:
+def readme(subject: Subject) -> str:
     """The package's README.md; its validation section is what the zoo's validator looks for."""
+    checkpoint, card = subject.checkpoint, subject.card
     sections = [
-        f"# {card.title}",
+        f"# {expect_title_fits(card.title, subject.product.kind)}",
         card.description,
-        _what_it_gives(checkpoint),
-        _geometry(checkpoint),
-        _consumers(checkpoint),
+        f"# What it gives\n\n{_what_it_gives(subject)}",
+        f"# How it tiles\n\n{_geometry(subject)}",
+        _certificate(subject.certificate),
+        _consumers(subject),
         _validation(card),
         _training(checkpoint, card),
         "# Licence and citation",
@@ -39,54 +44,91 @@ def readme(checkpoint: Checkpoint, card: Card) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _what_it_gives(checkpoint: Checkpoint) -> str:
+def _what_it_gives(subject: Subject) -> str:
+    checkpoint, kind = subject.checkpoint, subject.product.kind
     clusterer = checkpoint.clusterer
     settings = ", ".join(f"{k} = {v}" for k, v in clusterer.settings.items()) or "its defaults"
+    embeddings = (
+        f"a vector of {checkpoint.embedding_dim} numbers, its embedding. Pixels of one instance "
+        f"lie within about delta_v = {checkpoint.delta_v:g} of their mean, means of different "
+        f"instances at least 2 delta_d = {2 * checkpoint.delta_d:g} apart. The channels are not "
+        "probabilities."
+    )
+    told = {
+        "embeddings": f"For each pixel {embeddings}\n\nInstances come from clustering the "
+        f"stitched embeddings once, with the attached `{clusterer.name}.py` ({settings}). "
+        "Clustering tile by tile would cut instances apart.",
+        "boundaries": "Two channels, both from 0 to 1: foreground, and boundary between instances "
+        "(high where the embeddings on either side of a pixel differ). They are computed from the "
+        "network's embeddings inside the graph, and are meant for ilastik's Multicut workflow or "
+        "a watershed; they are no probabilities.",
+        "instances": "One channel of whole numbers: 0 for the background, 1, 2, ... for the "
+        f"instances. Network and clustering ({clusterer.name}: {settings}) are one graph, which "
+        "pads the image itself. Stored as float32, which is exact for up to 16 million instances.",
+        "clusterer": "The second step after a package of kind `embeddings`: stitched embeddings "
+        f"in, instances out (0 for the background), by {clusterer.name} ({settings}). Each pixel "
+        f"brings {embeddings}",
+    }
+    return told[kind]
+
+
+def _geometry(subject: Subject) -> str:
+    product, geometry = subject.product, subject.checkpoint.geometry
+    if product.one_pass:
+        return (
+            "Not at all: an instance that two tiles share would get two numbers. Give it the whole "
+            "image, of any size; bioimageio.core (not blockwise) and deepImageJ (up to 50 million "
+            "pixels) do."
+        )
+    rows = [
+        (name, d.minimum, d.step or "fixed", d.halo, a.period, a.shrink)
+        for name, d, a in zip(geometry.names, product.axes, geometry.axes, strict=True)
+    ]
+    columns = ("axis", "min", "step", "halo", "period", "shrink of the network")
     return (
-        f"# What it gives\n\nFor each pixel a vector of {checkpoint.embedding_dim} numbers, its "
-        "embedding. Pixels of one instance lie within about "
-        f"delta_v = {checkpoint.delta_v:g} of their mean, means of different instances at least "
-        f"2 delta_d = {2 * checkpoint.delta_d:g} apart. The channels are not probabilities.\n\n"
-        f"Instances come from clustering the stitched embeddings once, with the attached "
-        f"`{clusterer.name}.py` ({settings}). Clustering tile by tile would cut instances apart."
+        "The output has the input's size. The outermost `halo` pixels of it hold zeros and must be "
+        "cropped; a consumer that reads this package's description does so. Tiles are `min + n * "
+        "step` wide. Tile-by-tile prediction equals prediction in one pass when image sizes are "
+        "multiples of the period (of twice the period in ilastik). Pad other images first: "
+        "`spoco-zoo pad IMAGE --for PACKAGE`, and `spoco-zoo crop` the result.\n\n"
+        + _table(columns, rows)
     )
 
 
-def _geometry(checkpoint: Checkpoint) -> str:
-    geometry = checkpoint.geometry
-    rows = [
-        (name, a.minimum, a.step, a.halo, a.period, a.shrink, a.minimum - 2 * a.halo)
-        for name, a in zip(geometry.names, geometry.axes, strict=True)
-    ]
-    columns = ("axis", "min", "step", "halo", "period", "shrink", "kept of the smallest tile")
+def _certificate(certificate: Certificate) -> str:
+    columns = ("consumer", "outcome", "largest difference on the grid", "off the grid")
+    sizes = {"x".join(map(str, t.size)) for v in certificate.verdicts for t in v.trials}
+    versions = ", ".join(f"{name} {number}" for name, number in certificate.versions.items())
     return (
-        "# How it tiles\n\nThe output has the input's size. The outermost `halo` pixels of it hold "
-        "zeros and must be cropped; a consumer that reads this package's description does so. "
-        "Tiles are `min + n * step` wide. Tile-by-tile prediction equals prediction in one pass "
-        "when image sizes are multiples of the period (of twice the period in ilastik); "
-        "`spoco-zoo predict` pads other images to the grid by itself.\n\n" + _table(columns, rows)
+        "## Tiling certificate\n\nMeasured at export: the weight files of this package, run "
+        "tile by tile as each consumer places tiles, against one pass over the whole image. "
+        "Differences are in standard deviations of the output; exact means at most "
+        f"{EXACT:g}.\n\n{_table(columns, rows(certificate))}\n\n"
+        f"Image sizes tried: {', '.join(sorted(sizes))}. Versions: {versions}; tile placement of "
+        "ilastik 1.4.2 and JDLL 0.6."
     )
 
 
-def _consumers(checkpoint: Checkpoint) -> str:
-    period = max(checkpoint.geometry.period)
-    rows = [
-        ("spoco-zoo", "`spoco-zoo predict PACKAGE IMAGE -o FOLDER`", "instances", "any size"),
-        (
-            "bioimageio.core",
-            "its Python API, whole or blockwise; the command `bioimageio predict`",
-            "embeddings",
-            f"multiples of {period}; the command refuses all but min + n * step",
-        ),
-        ("ilastik", "Neural Network workflow", "embeddings", f"multiples of {2 * period}"),
-        (
-            "deepImageJ, Fiji, Icy",
-            "the plugin's own dialog (TorchScript)",
-            "embeddings",
-            f"multiples of {period}",
-        ),
+def _consumers(subject: Subject) -> str:
+    product, period = subject.product, max(subject.product.grid)
+    gives = product.gives.id
+    tiled = {
+        "core": f"multiples of {period}; the command refuses all but min + n * step",
+        "ilastik": f"multiples of {2 * period}",
+        "fiji": f"multiples of {period}",
+    }
+    whole = {"core": "any, in one pass", "ilastik": "do not use", "fiji": "up to 50 million pixels"}
+    sizes = whole if product.one_pass else tiled
+    core = "its Python API; the command `bioimageio predict`"
+    table = [
+        ("bioimageio.core", core, gives, sizes["core"]),
+        ("ilastik", "Neural Network workflow", gives, sizes["ilastik"]),
+        ("deepImageJ, Fiji, Icy", "the plugin's own dialog (TorchScript)", gives, sizes["fiji"]),
     ]
-    return "# How to run it\n\n" + _table(("software", "how", "gives", "image sizes"), rows)
+    if product.kind == "embeddings":
+        own = "`spoco-zoo predict PACKAGE IMAGE -o FOLDER`"
+        table.insert(0, ("spoco-zoo", own, "instances", "any size"))
+    return "# How to run it\n\n" + _table(("software", "how", "gives", "image sizes"), table)
 
 
 def _validation(card: Card) -> str:

@@ -1,6 +1,7 @@
 """Make a package: build it aside, let the zoo's own tests judge it, and only then put it in place.
 
 checkpoint, card -> files in a temporary folder -> rdf.yaml with their sha256
+                 -> the tiling certificate: every consumer's placement against one pass
                  -> zip, the same bytes for the same input
                  -> validation at the strictest level, the zoo's test on every weight format
                  -> renamed into place; on any fault nothing is left behind
@@ -26,26 +27,16 @@ from numpy.typing import NDArray
 
 from packager import sample_tensors, weights
 from packager.card import Card
-from packager.describe import (
-    COVER,
-    ONNX,
-    RDF,
-    README,
-    STATE_DICT,
-    TENSORS,
-    TORCHSCRIPT,
-    WEIGHTS,
-    Digests,
-    WeightFormat,
-    describe,
-)
+from packager.certificate import Certificate
+from packager.describe import COVER, RDF, README, TENSORS, Digests, Subject, describe
 from packager.documents import cover, readme
+from packager.kinds import KindName, Product, Target, expect_title_fits
+from packager.kinds import product as make_product
+from packager.weights import WEIGHTS, WeightFormat
 from zoo_models import architectures
 from zoo_models.checkpoint import Checkpoint, sha256
 from zoo_models.errors import ExportError, InputError, OutputExistsError
 from zoo_models.postprocessing import build_clusterer, clusterer_file
-from zoo_models.prediction.blocks import BlockGrid
-from zoo_models.prediction.engine import TILE_LIMIT, predict_embeddings
 
 LEVELS: tuple[Literal[50], Literal[20]] = (50, 20)
 """Warning levels of the validator: at 50 it names all warnings, at 20 each of them is an error."""
@@ -67,6 +58,7 @@ class ExportReport:
     differences: weight format -> largest difference to the network at sizes never traced, relative
         to the network's largest value.
     passed: names of the zoo's own tests that passed.
+    certificate: what each consumer makes of it.
     """
 
     package: Path
@@ -74,25 +66,46 @@ class ExportReport:
     size: int
     differences: Mapping[str, float]
     passed: tuple[str, ...]
+    certificate: Certificate
 
 
-def export(source: Checkpoint, card: Card, out: Path, *, overwrite: bool = False) -> ExportReport:
-    """Write a package that bioimageio.core, ilastik and JDLL load.
+def export(
+    source: Checkpoint,
+    card: Card,
+    out: Path,
+    *,
+    kind: KindName | None = None,
+    target: Target | None = None,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write a package that bioimageio.core, ilastik and JDLL load, and that tiles as it promises.
+
+    `kind` and `target`: see `packager.kinds`; by default embeddings, for every consumer.
 
     Raises:
         OutputExistsError: `out` exists and `overwrite` is false.
         InputError: `out` is no .zip name, or the card and the checkpoint do not fit together.
         ExportError: the package did not pass; nothing is left of it.
     """
+    from packager.certify import certify, expect_promised
+
     _refuse_impossible(source, card, out, overwrite=overwrite)
+    product = make_product(source, card.input_channels, kind=kind, target=target)
+    expect_title_fits(card.title, product.kind)
     with tempfile.TemporaryDirectory(prefix="spoco-zoo-") as folder:
         build = Path(folder, "build")
         build.mkdir()
-        differences = _write_files(source, card, build)
+        image = _write_graph(source, card, product, build)
+        differences = _differences(product, build)
+        certificate = certify(product, build, source.normalisation)
+        expect_promised(certificate, product, target)
+        _write_words(Subject(source, card, product, certificate), image, build)
         package = zip_folder(build, Path(folder, out.name))
         validate(package)
-        passed = tuple(name for form in WEIGHTS for name in run_zoo_test(package, form))
-        report = ExportReport(out, sha256(package), package.stat().st_size, differences, passed)
+        passed = tuple(name for form in product.formats for name in run_zoo_test(package, form))
+        report = ExportReport(
+            out, sha256(package), package.stat().st_size, differences, passed, certificate
+        )
         _put_in_place(package, out)
     return report
 
@@ -112,58 +125,53 @@ def _refuse_impossible(source: Checkpoint, card: Card, out: Path, *, overwrite: 
         )
 
 
-def _write_files(source: Checkpoint, card: Card, build: Path) -> dict[str, float]:
-    """All files of the package; returns how far each weight format is from the network."""
-    network = source.network()
+def _write_graph(
+    source: Checkpoint, card: Card, product: Product, build: Path
+) -> NDArray[np.float32]:
+    """Test tensors, weights and shipped sources; returns the sample image c(z)yx."""
     image = sample_tensors.read_sample(card.sample.file, source)
-    pair = sample_tensors.make_pair(source, network, image)
-    _write_tensors(pair, build)
-    _write_weights(source, network, pair, build)
-    _copy_shipped(source, build)
-    (build / COVER).write_bytes(_cover(source, network, image))
-    (build / README).write_text(readme(source, card), encoding="utf-8", newline="\n")
-    (build / RDF).write_text(
-        describe(source, card, _digests(source, build)), encoding="utf-8", newline="\n"
-    )
-    return _differences(source, network, build)
+    pair = sample_tensors.make_pair(source, product, image)
+    for name, tensor in (("input", pair.taken), ("output", pair.given)):
+        sample_tensors.write_npy(build / TENSORS[f"test_{name}"], tensor)
+        sample_tensors.write_tiff(build / TENSORS[f"sample_{name}"], tensor)
+    taken = source.normalisation.apply(pair.taken) if product.takes_image else pair.taken
+    _write_weights(product, torch.from_numpy(taken), build)
+    _copy_shipped(source, product, build)
+    return image
 
 
-def _write_tensors(pair: sample_tensors.TensorPair, build: Path) -> None:
-    for kind, tensor in (("input", pair.raw), ("output", pair.embeddings)):
-        sample_tensors.write_npy(build / TENSORS[f"test_{kind}"], tensor)
-        sample_tensors.write_tiff(build / TENSORS[f"sample_{kind}"], tensor)
+def _write_weights(product: Product, example: torch.Tensor, build: Path) -> None:
+    for form in product.formats:
+        path = build / WEIGHTS[form]
+        if form == "pytorch_state_dict":
+            weights.write_state_dict(product.graph, path)
+        elif form == "onnx":
+            names = (product.takes.id, product.gives.id)
+            weights.write_onnx(product.graph, example, path, names=names)
+        elif product.scripted:
+            weights.write_scripted(product.graph, path)
+        else:
+            weights.write_torchscript(product.graph, example, path)
 
 
-def _write_weights(
-    source: Checkpoint,
-    network: torch.nn.Module,
-    pair: sample_tensors.TensorPair,
-    build: Path,
-) -> None:
-    example = torch.from_numpy(source.normalisation.apply(pair.raw))
-    weights.write_state_dict(network, build / STATE_DICT)
-    weights.write_torchscript(network, example, build / TORCHSCRIPT)
-    weights.write_onnx(network, example, build / ONNX)
-
-
-def _copy_shipped(source: Checkpoint, build: Path) -> None:
-    """The very files that run here: the network's and the clusterer's."""
-    folder = Path(architectures.__file__).parent
-    for file in (folder / f"{source.architecture}.py", clusterer_file(source.clusterer.name)):
+def _copy_shipped(source: Checkpoint, product: Product, build: Path) -> None:
+    """The very files that run here: the clusterer's, and the network's where it is rebuilt."""
+    files = [clusterer_file(source.clusterer.name)]
+    if "pytorch_state_dict" in product.formats:
+        files.append(Path(architectures.__file__).with_name(f"{source.architecture}.py"))
+    for file in files:
         shutil.copyfile(file, build / file.name)
 
 
-def _cover(source: Checkpoint, network: torch.nn.Module, image: NDArray[np.float32]) -> bytes:
-    """The sample image as this package will segment it."""
-    geometry = source.geometry
-    grid = BlockGrid.covering(image.shape[1:], geometry, tile_limit=TILE_LIMIT[geometry.ndim])
-    embeddings = predict_embeddings(
-        network,
-        source.normalisation.apply(image),
-        grid,
-        embedding_dim=source.embedding_dim,
-    )
-    return cover(image, embeddings, build_clusterer(source.clusterer)(embeddings))
+def _write_words(subject: Subject, image: NDArray[np.float32], build: Path) -> None:
+    """Cover, README and description; the cover shows the sample image as it will be segmented."""
+    source = subject.checkpoint
+    embeddings = sample_tensors.embed(source, source.normalisation.apply(image))
+    labels = build_clusterer(source.clusterer)(embeddings)
+    (build / COVER).write_bytes(cover(image, embeddings, labels))
+    (build / README).write_text(readme(subject), encoding="utf-8", newline="\n")
+    description = describe(subject, _digests(source, build))
+    (build / RDF).write_text(description, encoding="utf-8", newline="\n")
 
 
 def _digests(source: Checkpoint, build: Path) -> Digests:
@@ -174,11 +182,12 @@ def _digests(source: Checkpoint, build: Path) -> Digests:
         return Digests(files, sha256(checkpoint))
 
 
-def _differences(source: Checkpoint, network: torch.nn.Module, build: Path) -> dict[str, float]:
-    shapes = weights.untraced_shapes(source.geometry, source.in_channels)
+def _differences(product: Product, build: Path) -> dict[str, float]:
+    shapes = weights.untraced_shapes(product.axes, len(product.takes.channels))
     found = {
-        form: weights.largest_difference(network, build / WEIGHTS[form], shapes)
-        for form in ("torchscript", "onnx")
+        form: weights.largest_difference(product.graph, build / WEIGHTS[form], shapes)
+        for form in product.formats
+        if form != "pytorch_state_dict"
     }
     wrong = [f"{form} by {value:.1e}" for form, value in found.items() if not value <= TOLERANCE]
     if wrong:

@@ -1,4 +1,4 @@
-"""The test tensors of a package: a piece of a real image, and the network's answer to it.
+"""The test tensors of a package: a piece of a real image, and the graph's answer to it.
 
 The piece is larger than the smallest tile by a few steps, and not square, so that a consumer that
 tiles it with a wrong halo, a wrong grid or swapped axes gets visibly different numbers. Among all
@@ -18,13 +18,18 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
+from packager.consumers.placement import DeclaredAxis
+from packager.kinds import Product
 from zoo_models.checkpoint import Checkpoint
-from zoo_models.geometry import Box, TileGeometry
-from zoo_models.prediction.blocks import read_mirrored
+from zoo_models.geometry import Box
+from zoo_models.prediction.blocks import BlockGrid, read_mirrored
+from zoo_models.prediction.engine import TILE_LIMIT, predict_embeddings
 from zoo_models.prediction.images import expect_image, read_image
 
 EXTRA_STEPS = {"yx": (3, 5), "zyx": (0, 1, 2)}
 """Steps added to the smallest tile, per axis: all different, few in 3D where pixels are many."""
+
+ANY_SIZE = 112
 
 CELLS = 4
 """Parts per axis into which a candidate is cut when its emptiest part is looked for."""
@@ -32,10 +37,13 @@ CELLS = 4
 
 @dataclass(frozen=True)
 class TensorPair:
-    """One run, float32: raw (1, C, [Z,] Y, X) in, embeddings (1, D, [Z,] Y, X) out."""
+    """One run of a graph, float32: (1, C, [Z,] Y, X) in, (1, D, [Z,] Y, X) out.
 
-    raw: NDArray[np.float32]
-    embeddings: NDArray[np.float32]
+    taken: as the consumer gets it, before the normalisation.
+    """
+
+    taken: NDArray[np.float32]
+    given: NDArray[np.float32]
 
 
 def read_sample(path: Path, checkpoint: Checkpoint) -> NDArray[np.float32]:
@@ -49,11 +57,15 @@ def read_sample(path: Path, checkpoint: Checkpoint) -> NDArray[np.float32]:
     return image.data
 
 
-def tensor_shape(geometry: TileGeometry) -> tuple[int, ...]:
-    """Space shape of the test tensors: the smallest tile and a few steps more."""
+def tensor_shape(axes: Sequence[DeclaredAxis]) -> tuple[int, ...]:
+    """Space shape of the test tensors: the smallest tile and a few steps more.
+
+    Where any size will do, as large as where the smallest tile is 112.
+    """
+    extras = EXTRA_STEPS["zyx"[-len(axes) :]]
     return tuple(
-        axis.minimum + extra * axis.step
-        for axis, extra in zip(geometry.axes, EXTRA_STEPS[geometry.names], strict=True)
+        axis.minimum + extra * axis.step if axis.minimum > 1 else ANY_SIZE + 16 * extra
+        for axis, extra in zip(axes, extras, strict=True)
     )
 
 
@@ -84,21 +96,27 @@ def _least_contrast(crop: NDArray[np.float32]) -> float:
     return min(float(part.std(axis=tuple(range(1, crop.ndim))).mean()) for part in parts)
 
 
-def run(checkpoint: Checkpoint, network: torch.nn.Module, raw: NDArray[np.float32]) -> TensorPair:
-    """What a consumer does with one tile: raw (1, C, [Z,] Y, X) -> normalise -> network."""
-    normalised = checkpoint.normalisation.apply(raw)
+def make_pair(checkpoint: Checkpoint, product: Product, image: NDArray[np.float32]) -> TensorPair:
+    """The test tensors of a product for a sample image c(z)yx.
+
+    What takes embeddings gets those of the sample image, without a margin.
+    """
+    crop = richest_crop(image, tensor_shape(product.axes), checkpoint.geometry.period)
+    normalised = checkpoint.normalisation.apply(crop)
+    if not product.takes_image:
+        crop = normalised = embed(checkpoint, normalised)
     with torch.inference_mode():
-        embeddings = network(torch.from_numpy(normalised)).numpy()
-    return TensorPair(raw, embeddings)
+        given = product.graph(torch.from_numpy(np.ascontiguousarray(normalised[None]))).numpy()
+    return TensorPair(np.ascontiguousarray(crop[None]), given)
 
 
-def make_pair(
-    checkpoint: Checkpoint, network: torch.nn.Module, image: NDArray[np.float32]
-) -> TensorPair:
-    """The test tensors for a sample image c(z)yx."""
+def embed(checkpoint: Checkpoint, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Embeddings D(z)yx of a normalised image c(z)yx, tiled as `spoco-zoo predict` does."""
     geometry = checkpoint.geometry
-    crop = richest_crop(image, tensor_shape(geometry), geometry.period)
-    return run(checkpoint, network, np.ascontiguousarray(crop[None]))
+    limit = TILE_LIMIT[geometry.ndim]
+    grid = BlockGrid.covering(image.shape[1:], geometry, tile_limit=limit)
+    dim = checkpoint.embedding_dim
+    return predict_embeddings(checkpoint.network(), image, grid, embedding_dim=dim)
 
 
 def write_npy(path: Path, tensor: NDArray[np.float32]) -> None:

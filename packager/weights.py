@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -28,14 +28,20 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from packager.consumers.placement import DeclaredAxis
 from zoo_models.errors import ExportError
-from zoo_models.geometry import TileGeometry
 
 ONNX_OPSET = 18
 ONNX_IR_VERSION = 8
 """The file format that came with opset 18: older runtimes refuse newer ones."""
 
-INPUT, OUTPUT = "input", "embeddings"
+WeightFormat = Literal["pytorch_state_dict", "torchscript", "onnx"]
+WEIGHTS: dict[WeightFormat, str] = {
+    "pytorch_state_dict": "weights.pt",
+    "torchscript": "weights.torchscript.pt",
+    "onnx": "weights.onnx",
+}
+"""Names of the weight files in a package."""
 
 
 def refuse_training_mode(network: torch.nn.Module) -> None:
@@ -77,8 +83,25 @@ def write_torchscript(network: torch.nn.Module, example: torch.Tensor, path: Pat
     traced.save(str(path))
 
 
-def write_onnx(network: torch.nn.Module, example: torch.Tensor, path: Path) -> None:
+def write_scripted(network: torch.nn.Module, path: Path) -> None:
+    """Script a graph that has loops; a traced network inside it stays a trace.
+
+    libtorch 2.0 cannot load a scripted interpolation, so networks are traced, and only what is
+    around them is scripted.
+
+    Raises:
+        ExportError: training mode.
+    """
+    refuse_training_mode(network)
+    torch.jit.script(network).save(str(path))
+
+
+def write_onnx(
+    network: torch.nn.Module, example: torch.Tensor, path: Path, *, names: tuple[str, str]
+) -> None:
     """Export with dynamic batch and space axes, at opset 18, without paths of this machine.
+
+    `names`: of the tensors it takes and gives.
 
     Raises:
         ExportError: training mode, or the graph needs a newer opset.
@@ -91,8 +114,8 @@ def write_onnx(network: torch.nn.Module, example: torch.Tensor, path: Path) -> N
             (example,),
             dynamo=True,
             opset_version=ONNX_OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            input_names=names[:1],
+            output_names=names[1:],
             dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in axes},),
             verbose=False,
         )
@@ -139,10 +162,10 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def untraced_shapes(geometry: TileGeometry, channels: int) -> tuple[tuple[int, ...], ...]:
+def untraced_shapes(axes: Sequence[DeclaredAxis], channels: int) -> tuple[tuple[int, ...], ...]:
     """Input shapes on the declared grid that no test tensor has: the smallest tile and others."""
-    small, step = geometry.minimum, geometry.step
-    longer = tuple(m + s * n for m, s, n in zip(small, step, (4, 1, 2), strict=False))
+    small = tuple(axis.minimum for axis in axes)
+    longer = tuple(a.minimum + a.step * n for a, n in zip(axes, (4, 1, 2), strict=False))
     return ((2, channels, *small), (1, channels, *longer))
 
 
@@ -158,7 +181,7 @@ def largest_difference(
         ExportError: the file cannot be loaded, or gives an output of another shape.
     """
     try:
-        answer = _runner(path)
+        answer = runner(path)
         return max(_relative_difference(network, answer, shape) for shape in shapes)
     except ExportError:
         raise
@@ -166,8 +189,8 @@ def largest_difference(
         raise ExportError(f"{path.name} does not run: {str(error).splitlines()[0]}") from error
 
 
-def _runner(path: Path) -> Any:
-    """A function (numpy array -> numpy array) for a .pt TorchScript or an .onnx file."""
+def runner(path: Path) -> Any:
+    """What a .pt TorchScript or an .onnx file alone computes: numpy array -> numpy array."""
     if path.suffix == ".onnx":
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

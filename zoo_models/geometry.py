@@ -294,18 +294,23 @@ class TileGeometry:
 
     @classmethod
     def from_network(cls, networks: Sequence[ValidUNetAxis]) -> TileGeometry:
-        """The universal declaration for a valid U-Net in its same-size wrapper.
+        """The universal declaration for a valid U-Net in its same-size wrapper."""
+        return cls.universal([(n.period, n.shrink, n.halo) for n in networks])
+
+    @classmethod
+    def universal(cls, axes: Sequence[tuple[int, int, int]]) -> TileGeometry:
+        """The declaration that is exact in every consumer for (period, shrink, halo) per axis.
 
         All space axes get one minimum and one step, although an anisotropic network could do with
         less on some: bioimageio.core tries permutations of the axes when it checks a size, and
         different ranges can silently transpose a volume.
         """
-        step = math.lcm(*(2 * n.period for n in networks))
-        needed = max(2 * n.halo + 2 * n.period for n in networks)
+        step = math.lcm(*(2 * period for period, _, _ in axes))
+        needed = max(2 * halo + 2 * period for period, _, halo in axes)
         minimum = math.ceil(needed / step) * step
         return cls(
-            "zyx"[-len(networks) :],
-            tuple(AxisTiling(minimum, step, n.period, n.shrink, n.halo) for n in networks),
+            "zyx"[-len(axes) :],
+            tuple(AxisTiling(minimum, step, *axis) for axis in axes),
         )
 
     @property

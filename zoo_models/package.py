@@ -100,6 +100,7 @@ class _Config(_Section):
     """`config.spoco_zoo` of the description, as far as prediction reads it."""
 
     version: Literal[1]
+    kind: str = "embeddings"
     axes: Literal["yx", "zyx"]
     geometry: _Geometry
     normalisation: _Normalisation
@@ -157,13 +158,19 @@ def _config(source: Path, description: Any) -> _Config:
             "others run with 'bioimageio predict'."
         )
     try:
-        return _Config.model_validate(values)
+        config = _Config.model_validate(values)
     except ValidationError as error:
         places = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
         raise PackageError(
             f"{source}: config.spoco_zoo cannot be used ({places}); export the package again with "
             "this version."
         ) from error
+    if config.kind != "embeddings":
+        raise PackageError(
+            f"{source}: a package of kind {config.kind!r}; 'predict' runs kind 'embeddings': export "
+            "the checkpoint without --kind, or run this one with 'bioimageio predict'."
+        )
+    return config
 
 
 def _geometry(source: Path, config: _Config) -> TileGeometry:

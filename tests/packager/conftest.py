@@ -11,7 +11,11 @@ import tifffile
 import torch
 
 from packager.card import Card
+from packager.certificate import Certificate
+from packager.describe import Subject
 from packager.export import ExportReport, export
+from packager.kinds import KindName
+from packager.kinds import product as make_product
 from zoo_models.architectures.unet_valid import UNetValid
 from zoo_models.checkpoint import Checkpoint, ClustererSettings, Normalisation, build_network
 
@@ -91,6 +95,12 @@ def make_checkpoint(seed: int = 0, **kwargs: Any) -> Checkpoint:
         clusterer=ClustererSettings("basin_merging", {"join": 0.4, "min_size": 5}),
         provenance={"seed": seed, "data": "discs"},
     )
+
+
+def make_subject(checkpoint: Checkpoint, card: Card, kind: KindName = "embeddings") -> Subject:
+    """What a package's words are made of, with a certificate that tells of no trial."""
+    product = make_product(checkpoint, card.input_channels, kind=kind)
+    return Subject(checkpoint, card, product, Certificate((), {"spoco-zoo": "0"}))
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,16 @@ from ruyaml import YAML
 
 from packager.card import Card
 from packager.describe import Digests, describe
+from tests.packager.conftest import make_subject
 from zoo_models.checkpoint import Checkpoint, Normalisation
 
 DIGESTS = Digests(defaultdict(lambda: "0" * 64), "1" * 64)
 
 
 def described(checkpoint: Checkpoint, card: Card) -> dict[str, Any]:
-    content: dict[str, Any] = YAML(typ="safe").load(describe(checkpoint, card, DIGESTS))
+    content: dict[str, Any] = YAML(typ="safe").load(
+        describe(make_subject(checkpoint, card), DIGESTS)
+    )
     return content
 
 
@@ -133,4 +136,5 @@ def test_the_description_is_valid_without_a_warning(
 def test_the_same_checkpoint_is_described_in_the_same_bytes(
     card: Card, checkpoint: Checkpoint
 ) -> None:
-    assert describe(checkpoint, card, DIGESTS) == describe(checkpoint, card, DIGESTS)
+    texts = [describe(make_subject(checkpoint, card), DIGESTS) for _ in range(2)]
+    assert texts[0] == texts[1]

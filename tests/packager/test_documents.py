@@ -8,13 +8,14 @@ from PIL import Image
 
 from packager.card import Card
 from packager.documents import PANEL, cover, instance_colours, principal_colours, readme
+from tests.packager.conftest import make_subject
 from zoo_models.checkpoint import Checkpoint
 
 
 def test_the_readme_has_the_validation_section_with_the_numbers(
     checkpoint: Checkpoint, card: Card
 ) -> None:
-    text = readme(checkpoint, card)
+    text = readme(make_subject(checkpoint, card))
     validation = text[text.index("# Validation") :]
     assert re.search(r"#.*[vV]alidation", text)  # the validator's own search
     assert "| AP@0.5 | 0.875 |" in validation
@@ -24,8 +25,8 @@ def test_the_readme_has_the_validation_section_with_the_numbers(
 def test_the_readme_states_the_geometry_and_the_clusterer(
     checkpoint: Checkpoint, card: Card
 ) -> None:
-    text = readme(checkpoint, card)
-    assert "| y | 48 | 8 | 20 | 4 | 20 | 8 |" in text
+    text = readme(make_subject(checkpoint, card))
+    assert "| y | 48 | 8 | 20 | 4 | 20 |" in text
     assert "`basin_merging.py` (join = 0.4, min_size = 5)" in text
     assert "https://doi.org/10.48550/arXiv.2103.14572" in text
 

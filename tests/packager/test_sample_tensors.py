@@ -9,6 +9,7 @@ import tifffile
 import torch
 
 from packager.card import Card
+from packager.kinds import product
 from packager.sample_tensors import make_pair, read_sample, richest_crop, tensor_shape, write_tiff
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.errors import ImageError
@@ -17,8 +18,8 @@ from zoo_models.errors import ImageError
 def test_tensors_are_larger_than_a_tile_and_not_square(
     checkpoint: Checkpoint, make: Callable[..., Checkpoint]
 ) -> None:
-    assert tensor_shape(checkpoint.geometry) == (48 + 3 * 8, 48 + 5 * 8)
-    volume = tensor_shape(make(ndim=3, levels=1).geometry)
+    assert tensor_shape(product(checkpoint, ("grey",)).axes) == (48 + 3 * 8, 48 + 5 * 8)
+    volume = tensor_shape(product(make(ndim=3, levels=1), ("grey",)).axes)
     assert len(set(volume)) == 3
 
 
@@ -39,12 +40,12 @@ def test_the_pair_is_what_the_network_answers_to_the_raw_image(
     checkpoint: Checkpoint, card: Card
 ) -> None:
     image = read_sample(card.sample.file, checkpoint)
-    pair = make_pair(checkpoint, checkpoint.network(), image)
+    pair = make_pair(checkpoint, product(checkpoint, ("grey",)), image)
     with torch.no_grad():
-        expected = checkpoint.network()(torch.from_numpy(pair.raw) / 255 - 0.25).numpy()
-    np.testing.assert_allclose(pair.embeddings, expected, atol=1e-4)
-    assert pair.raw.max() > 1  # raw, not normalised
-    assert pair.embeddings.max() > 0.1  # newer validators refuse weaker test outputs
+        expected = checkpoint.network()(torch.from_numpy(pair.taken) / 255 - 0.25).numpy()
+    np.testing.assert_allclose(pair.given, expected, atol=1e-4)
+    assert pair.taken.max() > 1  # raw, not normalised
+    assert pair.given.max() > 0.1  # newer validators refuse weaker test outputs
 
 
 def test_a_sample_of_another_kind_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from packager.kinds import product
 from packager.weights import (
     largest_difference,
     refuse_training_mode,
@@ -25,6 +27,7 @@ from packager.weights import (
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.errors import ExportError
 
+NAMES = ("input", "embeddings")
 FAR = 0.01  # relative: a wrong network is much farther off
 
 
@@ -46,7 +49,7 @@ def volume_files(volume: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("volume")
     example = torch.rand(1, 1, *volume.geometry.minimum)
     write_torchscript(volume.network(), example, folder / "weights.torchscript.pt")
-    write_onnx(volume.network(), example, folder / "weights.onnx")
+    write_onnx(volume.network(), example, folder / "weights.onnx", names=NAMES)
     return folder
 
 
@@ -54,7 +57,7 @@ def volume_files(volume: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -
 def test_a_volume_network_is_right_at_sizes_never_traced(
     volume: Checkpoint, volume_files: Path, name: str
 ) -> None:
-    shapes = untraced_shapes(volume.geometry, 1)
+    shapes = untraced_shapes(product(volume, ("grey",)).axes, 1)
     assert {len(shape) for shape in shapes} == {5}
     assert shapes[0][0] == 2  # another batch size, too
     assert largest_difference(volume.network(), volume_files / name, shapes) < 1e-5
@@ -85,7 +88,7 @@ def test_onnx_alone_gives_the_networks_numbers(volume: Checkpoint, volume_files:
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("write", [write_torchscript, write_onnx])
+@pytest.mark.parametrize("write", [write_torchscript, partial(write_onnx, names=NAMES)])
 def test_a_network_in_training_mode_is_refused(
     checkpoint: Checkpoint, tmp_path: Path, write: Callable[..., None]
 ) -> None:
@@ -103,7 +106,7 @@ def test_a_trace_made_in_training_mode_would_be_far_off(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     network = checkpoint.network()
-    shapes = untraced_shapes(checkpoint.geometry, 1)
+    shapes = untraced_shapes(product(checkpoint, ("grey",)).axes, 1)
     path = tmp_path / "weights.torchscript.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
@@ -117,7 +120,7 @@ def test_other_weights_are_far_off(
 ) -> None:
     path = tmp_path / "weights.torchscript.pt"
     write_torchscript(make(seed=1).network(), torch.rand(1, 1, 48, 56), path)
-    shapes = untraced_shapes(checkpoint.geometry, 1)
+    shapes = untraced_shapes(product(checkpoint, ("grey",)).axes, 1)
     assert largest_difference(checkpoint.network(), path, shapes) > FAR
 
 

@@ -17,14 +17,15 @@ import tifffile
 import torch
 
 from packager.card import Card
-from packager.describe import RDF, TORCHSCRIPT, Digests, describe
-from packager.weights import write_torchscript
-from tests.packager.conftest import CARD, disc_image, make_checkpoint
+from packager.describe import RDF, Digests, describe
+from packager.weights import WEIGHTS, write_torchscript
+from tests.packager.conftest import CARD, disc_image, make_checkpoint, make_subject
 from zoo_models.checkpoint import Checkpoint, ClustererSettings, sha256
 from zoo_models.errors import PackageError
 from zoo_models.package import Package
 from zoo_models.postprocessing import CLUSTERERS, clusterer_file
 
+TORCHSCRIPT = WEIGHTS["torchscript"]
 CLUSTERER = next(iter(CLUSTERERS))
 OTHER_FILES = "0f" * 32
 """sha256 of the files of a package that prediction does not read: they are not there."""
@@ -53,7 +54,7 @@ def files(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> d
         f"{CLUSTERER}.py": sha256(clusterer_file(CLUSTERER)),
     }
     digests = Digests(defaultdict(lambda: OTHER_FILES, known), OTHER_FILES)
-    text = describe(checkpoint, Card.load(folder / "card.toml"), digests)
+    text = describe(make_subject(checkpoint, Card.load(folder / "card.toml")), digests)
     return {RDF: text.encode(), TORCHSCRIPT: (folder / TORCHSCRIPT).read_bytes()}
 
 

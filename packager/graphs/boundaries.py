@@ -1,0 +1,133 @@
+"""Foreground and boundary maps, computed from the embeddings inside the exported graph.
+
+Two channels in 0..1 are what ilastik's Multicut workflow and a watershed take, and 16 embeddings in
+3D are more than ilastik may send in one message. Around a pixel the embeddings on either side of it
+are compared, so the maps lose `reach` pixels more per side than the network; they are lost inside
+the halo, before the margin is put back::
+
+    0                                                                    T  tile
+    |  a |   c   | reach | b |<------------- kept ------------->| b | reach |   c   | a  |
+    |<-------- halo -------->|     a: cropped, c: shrink        |<-------- halo -------->|
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from zoo_models.checkpoint import Checkpoint, valid_unet_axes
+from zoo_models.errors import ExportError
+from zoo_models.geometry import TileGeometry
+from zoo_models.postprocessing import build_clusterer
+
+REACH = 2
+"""Pixels to either side that are compared: boundaries in images are blurred over about four."""
+
+
+class Boundaries(nn.Module):
+    """Embeddings (B, D, [Z,] Y, X) -> (B, 2, [Z-2r,] Y-2r, X-2r): foreground, boundary; r = reach.
+
+    foreground: 0..1 over the width of the gap that training leaves between two instances,
+        2 (delta_d - delta_v), and one half at `radius` from the background's embedding.
+    boundary: the largest distance between the embeddings at +o and -o, over all axes and
+        o = 1..reach; 0 up to 2 delta_v, the width of an instance, 1 from 2 delta_d on.
+    """
+
+    def __init__(
+        self,
+        background: list[float],
+        *,
+        ndim: int,
+        radius: float,
+        delta_v: float,
+        delta_d: float,
+        reach: int = REACH,
+    ) -> None:
+        super().__init__()
+        place = torch.tensor(background).reshape(1, -1, *[1] * ndim)
+        self.register_buffer("background", place)
+        self.radius = radius
+        self.within, self.gap = 2 * delta_v, 2 * (delta_d - delta_v)
+        self.centre = [-reach] * (2 * ndim)
+        self.pairs = [
+            (_moved(self.centre, axis, o), _moved(self.centre, axis, -o))
+            for axis in range(ndim)
+            for o in range(1, reach + 1)
+        ]
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        outside = _length(F.pad(embeddings, self.centre) - self.background)
+        foreground = torch.clamp((outside - self.radius) / self.gap + 0.5, 0.0, 1.0)
+        steepest = torch.zeros_like(foreground)
+        for ahead, behind in self.pairs:
+            step = _length(F.pad(embeddings, ahead) - F.pad(embeddings, behind))
+            steepest = torch.maximum(steepest, step)
+        boundary = torch.clamp((steepest - self.within) / self.gap, 0.0, 1.0)
+        return torch.cat([foreground, boundary], dim=1)
+
+
+class BoundariesGraph(nn.Module):
+    """Same-size network and `Boundaries`: (B, C, [Z,] Y, X) -> (B, 2, [Z,] Y, X), margin zero."""
+
+    def __init__(self, network: Any, boundaries: Boundaries, crop: list[int], halo: list[int]):
+        super().__init__()
+        self.crop_before = network.crop_before
+        self.valid = network.valid
+        self.boundaries = boundaries
+        self.crop_after = [-c for c in _pads(crop)]
+        self.put_back = _pads(halo)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.boundaries(self.valid(self.crop_before(x)))
+        return F.pad(F.pad(maps, self.crop_after), self.put_back)
+
+
+def boundaries_graph(checkpoint: Checkpoint) -> tuple[nn.Module, TileGeometry]:
+    """The graph in eval mode, and its universal declaration: the stencil is part of the shrink.
+
+    Raises:
+        ExportError: the place of the background in embedding space is not known.
+    """
+    clusterer = build_clusterer(checkpoint.clusterer)
+    background = getattr(clusterer, "background", ())
+    if not background:
+        raise ExportError(
+            "The checkpoint does not know the embedding of the background (clusterer setting "
+            "`background`), from which foreground is told; train on images that have one."
+        )
+    axes = valid_unet_axes(checkpoint.kwargs)
+    lost = [n.crop_before + n.shrink + REACH for n in axes]
+    halo = [math.ceil(v / n.period) * n.period for v, n in zip(lost, axes, strict=True)]
+    geometry = TileGeometry.universal(
+        [(n.period, n.shrink + REACH, h) for n, h in zip(axes, halo, strict=True)]
+    )
+    maps = Boundaries(
+        list(background),
+        ndim=len(axes),
+        radius=float(getattr(clusterer, "radius", checkpoint.delta_d)),
+        delta_v=checkpoint.delta_v,
+        delta_d=checkpoint.delta_d,
+    )
+    crop = [h - v for h, v in zip(halo, lost, strict=True)]
+    return BoundariesGraph(checkpoint.network(), maps, crop, halo).eval(), geometry
+
+
+def _moved(centre: list[int], axis: int, offset: int) -> list[int]:
+    """torch's pad list (last axis first) that crops a window `offset` pixels along `axis`."""
+    pads = list(centre)
+    before = len(centre) - 2 - 2 * axis
+    pads[before] -= offset
+    pads[before + 1] += offset
+    return pads
+
+
+def _length(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.sqrt((vectors * vectors).sum(1, keepdim=True))
+
+
+def _pads(margin: list[int]) -> list[int]:
+    return [m for axis_margin in reversed(margin) for m in (axis_margin, axis_margin)]

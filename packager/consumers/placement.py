@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from zoo_models.errors import GeometryError
 from zoo_models.geometry import Box
 
 Padding = Literal["symmetric", "reflect"]
@@ -35,6 +36,9 @@ class DeclaredAxis:
         halo: pixels cropped per side of the output.
         scale, offset: the output is input * scale + offset pixels wide (format 0.5's SizeReference:
             both sides together).
+
+    Raises:
+        GeometryError: a value that no description can have.
     """
 
     minimum: int
@@ -42,6 +46,13 @@ class DeclaredAxis:
     halo: int = 0
     scale: float = 1.0
     offset: int = 0
+
+    def __post_init__(self) -> None:
+        if self.minimum < 1 or self.step < 0 or self.halo < 0 or self.scale <= 0:
+            raise GeometryError(
+                f"{self} is no axis of a description: give minimum >= 1, step >= 0, halo >= 0 and "
+                "scale > 0."
+            )
 
     def fits(self, size: int) -> bool:
         """Whether an input of `size` pixels is one of the declared sizes."""
@@ -111,6 +122,36 @@ class Refusal:
     consumer: str
     how: Literal["refuses", "fails", "hangs"]
     reason: str
+
+
+def format_fault(axes: Sequence[DeclaredAxis]) -> str:
+    """Why the format's own validator loads no package with these axes; empty when it does.
+
+    Source: bioimageio.spec 0.5, ModelDescr, the checks of output axes with a halo.
+    """
+    for axis in axes:
+        smallest = axis.answer(axis.minimum)
+        if axis.halo and smallest - 2 * axis.halo < 1:
+            return (
+                f"the smallest output, {smallest} pixels, is used up by the halo of {axis.halo} "
+                "per side"
+            )
+        if not (axis.halo / axis.scale).is_integer():
+            return f"a halo of {axis.halo} is no whole number of input pixels at scale {axis.scale}"
+    return ""
+
+
+def expect_one_size_per_axis(axes: Sequence[DeclaredAxis], sizes: Sequence[int]) -> None:
+    """Refuse sizes (of an image or a tile) that cannot belong to the axes.
+
+    Raises:
+        GeometryError: another number of sizes than axes, or a size below one pixel.
+    """
+    if len(axes) != len(sizes) or len(axes) not in (2, 3) or min(sizes) < 1:
+        raise GeometryError(
+            f"{len(axes)} declared axes and sizes {tuple(sizes)}: give one size of at least 1 "
+            "pixel for each axis of yx or zyx."
+        )
 
 
 def _box(intervals: list[tuple[int, int]]) -> Box:

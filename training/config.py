@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.losses.combined import EmbeddingLoss
+from training.losses.phase_consistency import reach
 from zoo_models.checkpoint import ClustererSettings, Normalisation, valid_unet_axes
 from zoo_models.errors import ConfigError, GeometryError
 from zoo_models.geometry import ValidUNetAxis
@@ -47,7 +49,11 @@ class NetworkSection(Section):
 
 
 class LossSection(Section):
-    """`spoco` is L_SO of Wolny et al. 2022; `discriminative` leaves the object term out."""
+    """`spoco` is L_SO of Wolny et al. 2022; `discriminative` leaves the object term out.
+
+    `phase` is the weight of a term for images whose size is off the period's grid; it costs the
+    network the means to tell apart objects that look alike (losses/phase_consistency.py).
+    """
 
     kind: Literal["spoco", "discriminative"] = "spoco"
     delta_v: float = Field(0.5, ge=0)
@@ -59,6 +65,7 @@ class LossSection(Section):
     t: float = Field(0.9, gt=0, lt=1)
     anchor: Literal["random", "mean"] = "random"
     neighbourhood: int | None = Field(None, ge=0)
+    phase: float = Field(0.0, ge=0)
 
 
 class PatchSection(Section):
@@ -152,6 +159,15 @@ class TrainingConfig(Section):
         return tuple(width + 2 * axis.shrink for width, axis in pairs)
 
     @property
+    def period(self) -> tuple[int, ...]:
+        return tuple(axis.period for axis in self.network_axes)
+
+    @property
+    def patch_reach(self) -> tuple[int, ...]:
+        """Pixels by which a patch is wider than `input_shape`, for the shifts of the phase term."""
+        return reach(self.period) if self.loss.phase else (0,) * self.ndim
+
+    @property
     def embedding_loss(self) -> EmbeddingLoss:
         loss = self.loss
         return EmbeddingLoss(
@@ -184,6 +200,11 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"run.max_steps {self.run.max_steps} is no multiple of run.epoch_steps "
                 f"{self.run.epoch_steps}: the last steps would never be validated"
+            )
+        if self.loss.phase and math.prod(self.period) == 1:
+            raise ValueError(
+                f"loss.phase is {self.loss.phase}, but the network has the period 1 along every "
+                "axis and commutes with all shifts already: leave loss.phase out"
             )
         for axis, width, network in zip(
             self.data.axes, self.output_shape, self.network_axes, strict=True

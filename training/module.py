@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from training.config import TrainingConfig
 from training.datasets import Sample
+from training.losses.phase_consistency import draw_shift, phase_consistency, with_shifted
 from zoo_models.checkpoint import build_network
 from zoo_models.geometry import TileGeometry
 from zoo_models.metrics import score
@@ -32,7 +33,7 @@ class EmbeddingModule(lightning.LightningModule):
         self.network = build_network(config.network.architecture, config.network_kwargs)
         if config.ndim == 2:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        valid = self.network.valid
+        valid: Any = self.network.valid
         self._train_on = torch.compile(valid) if config.run.compile else valid
         self.loss = config.embedding_loss
         self.geometry = TileGeometry.from_network(config.network_axes)
@@ -40,15 +41,30 @@ class EmbeddingModule(lightning.LightningModule):
         self._backgrounds: list[NDArray[np.float32]] = []
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        # random anchors depend on the step only, so a resumed run draws the same ones
+        # random anchors and shifts depend on the step only, so a resumed run draws the same ones
         torch.manual_seed(self.config.seed * 1_000_003 + self.global_step)
         images, labels = batch
-        if self.config.ndim == 2:
-            images = images.contiguous(memory_format=torch.channels_last)
-        terms = self.loss(self._train_on(images), labels)  # type: ignore[operator]
+        terms = self._terms(images, labels)
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, on_epoch=True)
         self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False)
         return terms["loss"]
+
+    def _terms(self, patches: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The loss and its terms; with the phase term the batch has a shifted sample more."""
+        weight = self.config.loss.phase
+        if not weight:
+            return self.loss(self._run(patches), labels)
+        shift = draw_shift(self.config.period)
+        embeddings = self._run(with_shifted(patches, self.config.input_shape, shift))
+        terms = self.loss(embeddings[:-1], labels)
+        phase = phase_consistency(embeddings[0], embeddings[-1], shift)
+        return {**terms, "phase": phase, "loss": terms["loss"] + weight * phase}
+
+    def _run(self, images: Tensor) -> Tensor:
+        if self.config.ndim == 2:
+            images = images.contiguous(memory_format=torch.channels_last)
+        embeddings: Tensor = self._train_on(images)
+        return embeddings
 
     def validation_step(self, number: int, index: int) -> None:
         """Whole image: tiles, clustering, scores; the loss on a window in its middle."""

@@ -5,6 +5,9 @@ borders, as tiles are in prediction::
 
     |<-------------- input: output + 2 shrink --------------->|
     |   shrink   |<--------- output: compared ---->|  shrink  |
+
+The phase term (losses/phase_consistency.py) also looks at shifted windows: with it, patches are
+wider at their end by `reach` pixels, the largest shift.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from training.datasets import Sample
 
 
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Patch i: image (C, input) float32 and labels (output) int64, the same for the same i.
+    """Patch i: image (C, input + reach) float32 and labels (output) int64, the same for the same i.
 
     An image is drawn with a probability in proportion to the square root of its size, then one of
     its instances, and a window that holds a pixel of it.
@@ -33,7 +36,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.output = config.output_shape
         self.shrink = tuple(axis.shrink for axis in config.network_axes)
         self.augmentation = build_augmentation(config.augmentation, ndim=config.ndim)
-        self.samples = [_mirrored(s, self.shrink, self.output) for s in samples]
+        self.reach = config.patch_reach
+        self.samples = [_mirrored(s, self.shrink, self.output, reach=self.reach) for s in samples]
         sizes = np.sqrt([s.labels.size for s in samples])
         self.probabilities = sizes / sizes.sum()
 
@@ -41,7 +45,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         draw = np.random.default_rng([self.seed, number])
         image, labels = self.samples[draw.choice(len(self.samples), p=self.probabilities)]
         start = self._window(labels, draw)
-        stop = [a + w + 2 * c for a, w, c in zip(start, self.output, self.shrink, strict=True)]
+        stop = [a + n for a, n in zip(start, self._width, strict=True)]
         window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         crop, ids = image[:, *window], np.unique(labels[window], return_inverse=True)[1]
         pixels, instances = apply(
@@ -53,12 +57,18 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         inner = tuple(slice(c, c + w) for c, w in zip(self.shrink, self.output, strict=True))
         return pixels, instances[inner]
 
+    @property
+    def _width(self) -> tuple[int, ...]:
+        sizes = zip(self.output, self.shrink, self.reach, strict=True)
+        return tuple(w + 2 * c + r for w, c, r in sizes)
+
     def _window(self, labels: NDArray[np.int32], draw: np.random.Generator) -> list[int]:
         """Start of the input window in the mirrored image; its output lies inside the image."""
-        last = [
-            n - w - 2 * c for n, w, c in zip(labels.shape, self.output, self.shrink, strict=True)
-        ]
-        inside = tuple(slice(c, n - c) for n, c in zip(labels.shape, self.shrink, strict=True))
+        last = [n - w for n, w in zip(labels.shape, self._width, strict=True)]
+        inside = tuple(
+            slice(c, n - c - r)
+            for n, c, r in zip(labels.shape, self.shrink, self.reach, strict=True)
+        )
         instances = np.unique(labels[inside])
         instances = instances[instances > 0]
         if instances.size == 0:
@@ -72,15 +82,17 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def _mirrored(
-    sample: Sample, shrink: tuple[int, ...], output: tuple[int, ...]
+    sample: Sample, shrink: tuple[int, ...], output: tuple[int, ...], *, reach: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Image and labels with `shrink` mirrored pixels per side, and at least one output window.
+    """Image and labels with mirrored pixels at their borders, and at least one output window.
+
+    Per side `shrink` pixels, and `reach` more at the end.
 
     A mirrored instance that does not touch the border is another object: it gets another id.
     """
     shape = sample.labels.shape
     extra = [max(0, w - n) for n, w in zip(shape, output, strict=True)]
-    margin = [(c, c + e) for c, e in zip(shrink, extra, strict=True)]
+    margin = [(c, c + e + r) for c, e, r in zip(shrink, extra, reach, strict=True)]
     image = np.pad(sample.image, [(0, 0), *margin], mode="symmetric")
     labels = np.pad(sample.labels, margin, mode="symmetric")
     side = np.zeros(labels.shape, np.int32)

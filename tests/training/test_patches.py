@@ -87,7 +87,7 @@ def test_a_mirrored_copy_away_from_the_border_is_another_instance() -> None:
     labels = np.zeros((10, 10), np.int32)
     labels[0:2, 0:2], labels[4:6, 4:6] = 1, 2
     image = np.zeros((1, 10, 10), np.float32)
-    _, wide = _mirrored(Sample("s", image, labels), (8, 8), (10, 10))
+    _, wide = _mirrored(Sample("s", image, labels), (8, 8), (10, 10), reach=(0, 0))
     assert (wide[8:18, 8:18] == labels).all()
     assert wide[7, 8] == 1  # touches the border: goes on in the mirror
     assert len(np.unique(wide[wide > 0])) > 2

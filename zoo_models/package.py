@@ -29,6 +29,11 @@ from zoo_models.prediction.engine import Network
 RDF = "rdf.yaml"
 """The description inside a package."""
 
+RDF_NAMES = (RDF, "bioimageio.yaml", "model.yaml")
+"""Its name in packages of others (bioimage.io's own list)."""
+
+OURS = "a package written by 'spoco-zoo export'"
+
 
 @dataclass(frozen=True)
 class Package:
@@ -59,8 +64,8 @@ class Package:
             PackageError: missing, no bioimage.io model, not made by spoco-zoo, or it carries
                 another version of its clusterer than the installed one.
         """
-        with _opened(source) as content:
-            description = _description(source, content)
+        with opened(source) as content:
+            description = description_of(source, content)
             config = _config(source, description)
             return cls(
                 source=source,
@@ -108,29 +113,40 @@ class _Config(_Section):
 
 
 @contextmanager
-def _opened(source: Path) -> Iterator[zipfile.ZipFile | Path]:
-    """The zip, closed afterwards (the library leaves one open that it opened), or the rdf.yaml."""
-    expected = "expected a package written by 'spoco-zoo export'"
+def opened(source: Path, *, expected: str = OURS) -> Iterator[zipfile.ZipFile | Path]:
+    """The zip, closed afterwards (the library leaves one open that it opened), or the rdf.yaml.
+
+    Raises:
+        PackageError: missing, a folder without rdf.yaml, no zip file; it says what was `expected`.
+    """
     if not source.exists():
-        raise PackageError(f"{source}: no such file; {expected}.")
+        raise PackageError(f"{source}: no such file; expected {expected}.")
     if source.is_dir():
-        if not (source / RDF).is_file():
-            raise PackageError(f"{source}: a folder without {RDF}; {expected}, zip or unpacked.")
-        yield source / RDF
-    elif source.name == RDF:
+        found = [source / name for name in RDF_NAMES if (source / name).is_file()]
+        if not found:
+            raise PackageError(
+                f"{source}: a folder without {RDF}; expected {expected}, zip or unpacked."
+            )
+        yield found[0]
+    elif source.suffix in (".yaml", ".yml"):
         yield source
     else:
         try:
             archive = zipfile.ZipFile(source)
         except (zipfile.BadZipFile, OSError) as error:
             raise PackageError(
-                f"{source}: not a complete zip file ({_first_line(error)}); {expected}."
+                f"{source}: not a complete zip file ({_first_line(error)}); expected {expected}."
             ) from error
         with archive:
             yield archive
 
 
-def _description(source: Path, content: zipfile.ZipFile | Path) -> Any:
+def description_of(source: Path, content: zipfile.ZipFile | Path, *, expected: str = OURS) -> Any:
+    """The model description in what `opened` gave; no other file of the package is read.
+
+    Raises:
+        PackageError: no bioimage.io description, not a valid one, not of a model.
+    """
     import bioimageio.spec  # seconds: only when a package is read
 
     try:
@@ -138,14 +154,12 @@ def _description(source: Path, content: zipfile.ZipFile | Path) -> Any:
             description = bioimageio.spec.load_description(content)
     except Exception as error:  # the library raises many kinds for a file of another kind
         raise PackageError(
-            f"{source}: not a bioimage.io package ({_first_line(error)}); expected one written by "
-            "'spoco-zoo export'."
+            f"{source}: not a bioimage.io package ({_first_line(error)}); expected {expected}."
         ) from error
     if isinstance(description, bioimageio.spec.InvalidDescr) or description.type != "model":
         raise PackageError(
             f"{source}: not a valid bioimage.io model description (type {description.type}); "
-            "expected one written by 'spoco-zoo export': 'bioimageio validate-format' names the "
-            "faults."
+            f"expected {expected}: 'bioimageio validate-format' names the faults."
         )
     return description
 

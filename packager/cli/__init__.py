@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from packager.cli import doctor, evaluate, export, models, predict, train
+from packager.cli import crop, doctor, evaluate, export, models, pad, predict, train
 from zoo_models.errors import SpocoZooError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
+app.command("pad")(pad.pad)
+app.command("crop")(crop.crop)
 app.command("evaluate")(evaluate.evaluate)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

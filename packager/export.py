@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from packager import sample_tensors, weights
 from packager.card import Card
 from packager.certificate import Certificate
+from packager.certify import certify, expect_promised
 from packager.describe import COVER, RDF, README, TENSORS, Digests, Subject, describe
 from packager.documents import cover, readme
 from packager.kinds import KindName, Product, Target, expect_title_fits
@@ -87,8 +88,6 @@ def export(
         InputError: `out` is no .zip name, or the card and the checkpoint do not fit together.
         ExportError: the package did not pass; nothing is left of it.
     """
-    from packager.certify import certify, expect_promised
-
     _refuse_impossible(source, card, out, overwrite=overwrite)
     product = make_product(source, card.input_channels, kind=kind, target=target)
     expect_title_fits(card.title, product.kind)
@@ -184,7 +183,7 @@ def _digests(source: Checkpoint, build: Path) -> Digests:
 
 def _differences(product: Product, build: Path) -> dict[str, float]:
     shapes = weights.untraced_shapes(product.axes, len(product.takes.channels))
-    found = {
+    found: dict[str, float] = {
         form: weights.largest_difference(product.graph, build / WEIGHTS[form], shapes)
         for form in product.formats
         if form != "pytorch_state_dict"

@@ -49,6 +49,7 @@ class Boundaries(nn.Module):
     ) -> None:
         super().__init__()
         place = torch.tensor(background).reshape(1, -1, *[1] * ndim)
+        self.background: torch.Tensor
         self.register_buffer("background", place)
         self.radius = radius
         self.within, self.gap = 2 * delta_v, 2 * (delta_d - delta_v)

@@ -261,7 +261,6 @@ def test_a_failing_zoo_test_leaves_nothing(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"title": "A long title " + "x" * 60}, "71 characters"),  # by us
         ({"description": "x" * 600}, "Description longer than 512"),  # as a warning
         ({"citations": ()}, "cite.*FAIR"),  # as an alert
         ({"licence": "My own"}, "license"),  # as an error

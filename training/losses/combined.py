@@ -1,4 +1,4 @@
-"""The two training losses: discriminative (De Brabandere et al. 2017) and SPOCO's L_SO (Eq. 5)."""
+"""The training losses: discriminative (De Brabandere et al. 2017), and SPOCO's L_SO and L_SSO."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.losses.instance_selection import object_dice
+from training.losses.consistency import consistency
+from training.losses.instance_selection import object_bce, object_dice
 from training.losses.instances import Instances
 from training.losses.pull import pull
 from training.losses.push import push
 from training.losses.regulariser import regulariser
+from training.losses.unlabeled_push import unlabeled_push
+
+OBJECT_LOSSES = {"dice": object_dice, "bce": object_bce}
 
 
 @dataclass(frozen=True)
 class EmbeddingLoss:
-    """alpha pull + beta push + lambda object + gamma regulariser; lambda 0: discriminative loss.
+    """alpha pull + beta push + lambda object + regulariser (Eq. 5); lambda 0: discriminative loss.
+
+    `unlabeled` None is full supervision. A label that stands for "unlabeled" makes it L_SSO
+    (Eq. 8): + gamma unlabeled push + delta consistency; the latter needs a teacher's embeddings.
 
     `neighbourhood` None is the papers' definition: every instance is compared with every other. A
     number of pixels compares only instances whose bounding boxes are at most so far apart: distant
     ones that look alike cannot all have different embeddings (Rumberger et al. 2021), and need not,
-    since clustering joins touching pixels only.
+    since clustering joins touching pixels only. The same holds for unlabeled pixels.
     """
 
     delta_v: float = 0.5
@@ -33,35 +40,60 @@ class EmbeddingLoss:
     t: float = 0.9
     anchor: str = "random"
     neighbourhood: int | None = None
+    object_loss: str = "dice"
+    unlabeled: int | None = None
+    unlabeled_push_weight: float = 1.0
+    consistency_weight: float = 1.0
 
-    def __call__(self, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def __call__(
+        self, embeddings: Tensor, labels: Tensor, teacher: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The mean over a batch of each term, and their weighted sum as "loss".
 
         embeddings: (B, D, [Z,] Y, X) of any float type; labels: (B, [Z,] Y, X) integers, every
-        value an instance of its own sample. Computed in float32 also under autocast.
+        value but `unlabeled` an instance of its own sample. Computed in float32 also under
+        autocast. `teacher`: g's embeddings of the same pixels, as `embeddings`; under full
+        supervision the consistency then draws its anchors from everywhere.
         """
-        device = embeddings.device.type
-        with torch.autocast(device, enabled=False):
-            samples = [self._terms(e, y) for e, y in zip(embeddings, labels, strict=True)]
+        teachers = [None] * len(embeddings) if teacher is None else list(teacher)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            samples = [
+                self._terms(e, y, g) for e, y, g in zip(embeddings, labels, teachers, strict=True)
+            ]
         terms = {name: torch.stack([s[name] for s in samples]).mean() for name in samples[0]}
         weights = {
             "pull": self.pull_weight,
             "push": self.push_weight,
             "object": self.object_weight,
             "regulariser": self.regulariser_weight,
+            "unlabeled_push": self.unlabeled_push_weight,
+            "consistency": self.consistency_weight,
         }
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"loss": total, **terms}
 
-    def _terms(self, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        instances = Instances.from_patch(embeddings, labels, neighbourhood=self.neighbourhood)
+    def _terms(
+        self, embeddings: Tensor, labels: Tensor, teacher: Tensor | None
+    ) -> dict[str, Tensor]:
+        instances = Instances.from_patch(
+            embeddings, labels, neighbourhood=self.neighbourhood, unlabeled=self.unlabeled
+        )
         terms = {
             "pull": pull(instances, self.delta_v),
             "push": push(instances, self.delta_d),
             "regulariser": regulariser(instances),
         }
         if self.object_weight:
-            terms["object"] = object_dice(
+            terms["object"] = OBJECT_LOSSES[self.object_loss](
                 instances, delta_v=self.delta_v, t=self.t, anchor=self.anchor
+            )
+        if self.unlabeled is not None and self.unlabeled_push_weight:
+            terms["unlabeled_push"] = unlabeled_push(instances, self.delta_d)
+        if teacher is not None:
+            everywhere = torch.ones_like(labels, dtype=torch.bool)
+            region = everywhere if self.unlabeled is None else labels == self.unlabeled
+            f, g = (e.flatten(1).float().T for e in (embeddings, teacher))
+            terms["consistency"] = consistency(
+                f, g, region.flatten(), delta_v=self.delta_v, t=self.t
             )
         return terms

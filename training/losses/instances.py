@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Instances:
-    """C instances over N pixels.
+    """C instances over N pixels, and M pixels of which nothing is known.
 
     Attributes:
         embeddings: (N, D) float32.
@@ -18,6 +18,9 @@ class Instances:
         counts: (C,) float32, pixels per instance.
         means: (C, D) float32, mean embedding per instance.
         near: (C, C) bool, which pairs are compared: all, or those whose bounding boxes are close.
+        unlabeled: (M, D) float32, the pixels of no known instance; None under full supervision.
+        near_unlabeled: (C, M) bool, the unlabeled pixels that are compared with each instance: all,
+            or those close to its bounding box; None under full supervision.
     """
 
     embeddings: Tensor
@@ -25,29 +28,39 @@ class Instances:
     counts: Tensor
     means: Tensor
     near: Tensor
+    unlabeled: Tensor | None = None
+    near_unlabeled: Tensor | None = None
 
     @classmethod
     def from_patch(
-        cls, embeddings: Tensor, labels: Tensor, *, neighbourhood: int | None = None
+        cls,
+        embeddings: Tensor,
+        labels: Tensor,
+        *,
+        neighbourhood: int | None = None,
+        unlabeled: int | None = None,
     ) -> Instances:
         """From one sample: embeddings D(z)yx of any float type, labels (z)yx of any integer type.
 
-        Every label is an instance, 0 (the background) too: this is full supervision.
+        Every label is an instance, 0 (the background) too: this is full supervision. Under sparse
+        supervision the label `unlabeled` is none, and there may be no instance at all.
         `neighbourhood`: largest gap in pixels, along any axis, between the bounding boxes of two
         instances that are near; None: all are near.
         """
-        flat = embeddings.flatten(1).float().T
-        _, index, counts = torch.unique(labels.flatten(), return_inverse=True, return_counts=True)
+        flat, ids = embeddings.flatten(1).float().T, labels.flatten()
+        known = None if unlabeled is None else ids != unlabeled
+        rest = None if known is None else flat[~known]
+        if known is not None:
+            flat, ids = flat[known], ids[known]
+        _, index, counts = torch.unique(ids, return_inverse=True, return_counts=True)
         sums = flat.new_zeros(len(counts), flat.shape[1]).index_add(0, index, flat)
-        near = torch.ones(len(counts), len(counts), dtype=torch.bool, device=flat.device)
-        if neighbourhood is not None:
-            near = _close_boxes(labels.shape, index, len(counts), neighbourhood)
-        return cls(flat, index, counts.float(), sums / counts[:, None], near)
+        near, near_rest = _near(labels.shape, index, len(counts), neighbourhood, known=known)
+        return cls(flat, index, counts.float(), sums / counts[:, None], near, rest, near_rest)
 
     def average(self, per_pixel: Tensor) -> Tensor:
-        """1/C sum_k 1/N_k sum_{i in k} of a value (N,) per pixel."""
+        """1/C sum_k 1/N_k sum_{i in k} of a value (N,) per pixel; 0 without instances."""
         sums = per_pixel.new_zeros(len(self.counts)).index_add(0, self.index, per_pixel)
-        return (sums / self.counts).mean()
+        return mean_or_zero(sums / self.counts)
 
     def random_pixels(self) -> Tensor:
         """One pixel of each instance, uniformly drawn: (C,) int64 indices into the N pixels.
@@ -60,15 +73,35 @@ class Instances:
         return by_instance[first]
 
 
-def _close_boxes(shape: torch.Size, index: Tensor, number: int, gap: int) -> Tensor:
-    """(C, C) bool: bounding boxes at most `gap` pixels apart along every axis."""
-    near = torch.ones(number, number, dtype=torch.bool, device=index.device)
-    for axis, size in enumerate(shape):
-        view = [-1 if a == axis else 1 for a in range(len(shape))]
-        place = torch.arange(size, device=index.device).reshape(view).expand(shape).flatten()
-        first = torch.full((number,), size, device=index.device)
-        first = first.scatter_reduce(0, index, place, "amin")
-        last = torch.zeros_like(first).scatter_reduce(0, index, place, "amax")
-        near &= first[:, None] - last[None] <= gap
-        near &= first[None] - last[:, None] <= gap
-    return near
+def mean_or_zero(values: Tensor) -> Tensor:
+    """The mean, and of no values a 0 that still belongs to the graph."""
+    return values.mean() if len(values) else values.sum()
+
+
+def _near(
+    shape: torch.Size, index: Tensor, number: int, gap: int | None, *, known: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Which instances (C, C) and which unlabeled pixels (C, M) are close to each instance: bool."""
+    if gap is None:
+        near = torch.ones(number, number, dtype=torch.bool, device=index.device)
+        return near, None if known is None else near.new_ones(number, int((~known).sum()))
+    grid = torch.meshgrid([torch.arange(n, device=index.device) for n in shape], indexing="ij")
+    places = torch.stack(grid).flatten(1)
+    inside = places if known is None else places[:, known]
+    owner = index.expand_as(inside)
+    first = inside.new_full((len(shape), number), max(shape)).scatter_reduce(
+        1, owner, inside, "amin"
+    )
+    last = inside.new_zeros(len(shape), number).scatter_reduce(1, owner, inside, "amax")
+    near = _close(first, last, (first, last), gap)
+    if known is None:
+        return near, None
+    rest = places[:, ~known]
+    return near, _close(first, last, (rest, rest), gap)
+
+
+def _close(first: Tensor, last: Tensor, others: tuple[Tensor, Tensor], gap: int) -> Tensor:
+    """(C, M) bool: boxes at most `gap` pixels apart along every axis; first, last: (A, C)."""
+    other_first, other_last = others
+    near = first[:, :, None] - other_last[:, None] <= gap
+    return (near & (other_first[:, None] - last[:, :, None] <= gap)).all(0)

@@ -1,0 +1,29 @@
+"""Unlabeled push: unlabeled pixels keep away from labeled instances (Wolny et al. 2022, Eq. 6).
+
+Whatever an unlabeled pixel is, it is of no labeled instance. The hinge is delta_d; between two means
+it is 2 delta_d.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import relu
+
+from training.losses.instances import Instances, mean_or_zero
+
+
+def unlabeled_push(instances: Instances, delta_d: float) -> Tensor:
+    """1/C sum_k 1/N_U sum_{i in U} [ delta_d - ||mu_k - e_i|| ]_+^2, a scalar.
+
+    Where not all pixels are near to k, N_U counts the near ones. 0 without instances, or without
+    unlabeled pixels.
+    """
+    assert instances.unlabeled is not None
+    assert instances.near_unlabeled is not None
+    # differences, not the expanded square: its rounding makes the gradient of a small distance wild
+    distance = torch.cdist(
+        instances.means, instances.unlabeled, compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    hinges = relu(delta_d - distance) ** 2 * instances.near_unlabeled
+    return mean_or_zero(hinges.sum(1) / instances.near_unlabeled.sum(1).clamp(min=1))

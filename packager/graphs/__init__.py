@@ -1,0 +1,1 @@
+"""What packages run beyond the network itself, as torch graphs that consumers load."""

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from packager.cli import crop, doctor, evaluate, export, models, pad, predict, train
+from packager.cli import audit, crop, doctor, evaluate, export, models, pad, predict, train
 from zoo_models.errors import SpocoZooError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.command("pad")(pad.pad)
 app.command("crop")(crop.crop)
+app.command("audit")(audit.audit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

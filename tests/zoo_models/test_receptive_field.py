@@ -136,11 +136,19 @@ def sizes_of(axes: list[ValidUNetAxis], *, same_size: bool) -> list[ValidSizes]:
     return [ValidSizes(axis.smallest_input, axis.period) for axis in axes]
 
 
-def check_unet(config: dict[str, Any], *, same_size: bool, budget: int) -> None:
+def check_unet(
+    config: dict[str, Any], *, same_size: bool, budget: int, weaken: float = 1.0
+) -> None:
     axes = axes_of(config)
     kind = SameSizeUNet if same_size else UNetValid
     network = kind(ndim=len(axes), width=4, embedding_dim=3, norm="none", **config)
-    measured = probed(network, sizes_of(axes, same_size=same_size), budget=budget)
+    awake(network)
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, nn.ConvTranspose2d):
+                layer.weight *= weaken
+    sizes = sizes_of(axes, same_size=same_size)
+    measured = probed(runner(network), sizes, budget=budget)
     assert measured.axes == tuple(expected(axis, same_size=same_size) for axis in axes)
     assert not measured.statistics
 
@@ -161,7 +169,7 @@ configs = st.fixed_dictionaries(
 # --- U-Nets ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(config=configs, same_size=st.booleans())
 def test_reach_and_period_of_a_unet_are_those_of_a_walk_through_its_layers(
     config: dict[str, Any], same_size: bool
@@ -169,13 +177,15 @@ def test_reach_and_period_of_a_unet_are_those_of_a_walk_through_its_layers(
     check_unet(config, same_size=same_size, budget=200_000)
 
 
-@pytest.mark.parametrize("same_size", [False, True])
-def test_three_poolings(same_size: bool) -> None:
+@pytest.mark.parametrize(("same_size", "weaken"), [(False, 1.0), (True, 0.1)])
+def test_three_poolings_are_seen_even_if_the_deep_levels_hardly_count(
+    same_size: bool, weaken: float
+) -> None:
     config = {
         "levels": 3, "factor": (2, 2), "kernel": (3, 3), "convolutions": 2,
         "upsampling": "learnt", "local_radius": (0, 0),
     }  # fmt: skip
-    check_unet(config, same_size=same_size, budget=200_000)
+    check_unet(config, same_size=same_size, budget=200_000, weaken=weaken)
 
 
 def test_a_volume_that_is_not_pooled_along_z() -> None:
@@ -235,7 +245,9 @@ def test_the_sizes_need_not_grow() -> None:
 
 @pytest.mark.parametrize("sizes", [ValidSizes(32, 32), ValidSizes(64, 0)])
 def test_a_field_larger_than_the_budget_is_at_least_what_was_seen(sizes: ValidSizes) -> None:
-    for axis in probed(PaddedUNet(5), [sizes] * 2, budget=64 * 64).axes:
+    measured = probed(PaddedUNet(5), [sizes] * 2, budget=64 * 64)
+    assert not measured.statistics
+    for axis in measured.axes:
         assert not axis.complete
         assert 20 <= axis.before <= reach_of_padded(5)
         assert 20 <= axis.after <= reach_of_padded(5)

@@ -21,6 +21,7 @@ import torch
 
 from packager.consumers.placement import DeclaredAxis
 from packager.graphs.boundaries import boundaries_graph
+from packager.graphs.instances import clusterer_graph, instances_graph
 from packager.weights import WeightFormat
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.errors import InputError
@@ -147,14 +148,10 @@ LABELS = TensorPlan("labels", "Instances 1, 2, ... and 0 for the background", ("
 
 
 def _instances(checkpoint: Checkpoint, image: TensorPlan) -> Product:
-    from packager.graphs.instances import instances_graph
-
     return _in_one_pass("instances", instances_graph(checkpoint), image, checkpoint)
 
 
 def _clusterer(checkpoint: Checkpoint, image: TensorPlan) -> Product:
-    from packager.graphs.instances import clusterer_graph
-
     takes = _embedding_tensor(checkpoint)
     made = _in_one_pass("clusterer", clusterer_graph(checkpoint), takes, checkpoint)
     return replace(made, takes_image=False)

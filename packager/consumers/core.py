@@ -7,8 +7,8 @@ Blockwise, along one axis with tiles of T, kept parts of B = T - 2 halo and an i
                                      |--------|     the last one is shifted back to the image's end
     <halo|        |halo>                            each reads halo more per side, mirrored outside
 
-The shifted block is on the period grid only when S is. An `offset` is added to where a block is
-written, but not to how wide its answer is expected to be, so every offset ends in an error.
+The shifted block is on the period grid only when S is. How wide a block's answer is expected to be
+does not depend on the `offset`, so every offset ends in an error.
 
 Source: bioimageio.core 0.11, block_meta.py, digest_spec.py, _prediction_pipeline.py, tensor.py.
 """
@@ -65,7 +65,7 @@ def place(
         refusal = _unfit_answer(axis, tile, parts)
         if refusal is not None:
             return refusal
-    output = tuple(math.floor(s * a.scale) + a.offset for a, s in zip(axes, shape, strict=True))
+    output = tuple(math.floor(s * a.scale) for a, s in zip(axes, shape, strict=True))
     return Placement(NAME, tuple(shape), output, "symmetric", tuple(placed))
 
 
@@ -79,10 +79,7 @@ def _blocks(axis: DeclaredAxis, size: int, tile: int) -> tuple[AxisTile, ...]:
     kept = tile - 2 * halo
     starts = [min(p, size - kept) for p in range(0, size, kept)]
     inner = [(start, start + kept) for start in starts]
-    written = [
-        (math.floor(a * axis.scale) + axis.offset, math.floor(b * axis.scale) + axis.offset)
-        for a, b in inner
-    ]
+    written = [(math.floor(a * axis.scale), math.floor(b * axis.scale)) for a, b in inner]
     return tuple(
         AxisTile((a - halo, b + halo), (axis.halo, axis.halo + w[1] - w[0]), w)
         for (a, b), w in zip(inner, written, strict=True)

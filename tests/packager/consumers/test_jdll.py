@@ -155,3 +155,14 @@ def test_the_default_tile_is_the_image_with_its_halo_and_at_most_three_images(
     axes = both(56, 8, 24)
     assert jdll.default_tile(axes, (size, size)) == (tile, tile)
     assert isinstance(jdll.place(axes, (size, size)), Placement) == (tile <= 3 * size)
+
+
+def test_a_halo_too_large_for_a_small_image_gives_a_tile_that_only_covers_it() -> None:
+    assert jdll.default_tile(both(8, 8, 24), (16, 13)) == (16, 16)
+
+
+def test_an_odd_pixel_of_padding_goes_before_the_image() -> None:
+    placement = jdll.place(both(64, 0, 4), (41, 41))
+    assert isinstance(placement, Placement)
+    (tile,) = placement.axes[0]
+    assert (tile.read, tile.crop, tile.write) == ((-12, 52), (12, 53), (0, 41))

@@ -21,7 +21,7 @@ from monai.transforms import (
     RandRotate90d,
 )
 
-from training.config import AugmentationSection
+from training.sections import AugmentationSection
 
 BOTH = ["image", "labels"]
 MODES = ["bilinear", "nearest"]
@@ -41,15 +41,52 @@ class RandomGain(MapTransform, Randomizable):
         return {**data, "image": data["image"] * gain + offset}
 
 
-def build_augmentation(section: AugmentationSection, *, ndim: int) -> Compose:
-    """A transform of {"image": c(z)yx float32, "labels": 1(z)yx float32}, both kept in shape."""
+class OneView:
+    """A change of geometry, then one of intensity; shapes stay as they are."""
+
+    def __init__(self, section: AugmentationSection, *, ndim: int) -> None:
+        self.all = Compose([*_geometry(section, ndim), *_intensity(section)])
+
+    def __call__(
+        self, image: np.ndarray, labels: np.ndarray, *, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image c(z)yx float32 and labels (z)yx int64, after the changes drawn by `seed`."""
+        return _apply(self.all, image, labels, seed=seed)
+
+
+class TwoViews:
+    """One change of geometry, then two of intensity: the same pixels, seen twice."""
+
+    def __init__(self, section: AugmentationSection, *, ndim: int) -> None:
+        self.geometry = Compose(_geometry(section, ndim))
+        self.intensity = Compose(_intensity(section))
+
+    def __call__(
+        self, image: np.ndarray, labels: np.ndarray, *, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views 2c(z)yx float32 and labels (z)yx int64, for an image c(z)yx and labels (z)yx."""
+        warped, ids = _apply(self.geometry, image, labels, seed=seed)
+        seeds = np.random.default_rng(seed).integers(2**31, size=2)
+        views = []
+        for one in seeds:
+            self.intensity.set_random_state(seed=int(one))
+            out = self.intensity({"image": warped.clone()})
+            assert isinstance(out, dict)
+            views.append(_plain(torch.as_tensor(out["image"]).detach()).float())
+        return torch.stack(views), ids
+
+
+def _geometry(section: AugmentationSection, ndim: int) -> list[Any]:
     steps: list[Any] = []
     if section.flip:
         steps += [RandFlipd(BOTH, prob=0.5, spatial_axis=a) for a in range(ndim)]
     if section.rotate:
         steps.append(RandRotate90d(BOTH, prob=0.75, spatial_axes=(ndim - 2, ndim - 1)))
-    steps += _warps(section, ndim)
-    steps.append(RandomGain(section.gain, section.offset))
+    return steps + _warps(section, ndim)
+
+
+def _intensity(section: AugmentationSection) -> list[Any]:
+    steps: list[Any] = [RandomGain(section.gain, section.offset)]
     if section.gamma != (1.0, 1.0):
         steps.append(RandAdjustContrastd(["image"], prob=0.3, gamma=section.gamma))
     if section.blur:
@@ -57,7 +94,7 @@ def build_augmentation(section: AugmentationSection, *, ndim: int) -> Compose:
         steps.append(RandGaussianSmoothd(["image"], sigma, sigma, sigma, prob=0.2))
     if section.noise:
         steps.append(RandGaussianNoised(["image"], prob=0.3, std=section.noise))
-    return Compose(steps)
+    return steps
 
 
 def _warps(section: AugmentationSection, ndim: int) -> list[Any]:
@@ -81,10 +118,9 @@ def _warps(section: AugmentationSection, ndim: int) -> list[Any]:
     return warps
 
 
-def apply(
+def _apply(
     augmentation: Compose, image: np.ndarray, labels: np.ndarray, *, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image c(z)yx and labels (z)yx after the augmentation drawn by `seed`: float32 and int64."""
     augmentation.set_random_state(seed=seed)
     out = augmentation({"image": torch.from_numpy(image), "labels": torch.from_numpy(labels)[None]})
     assert isinstance(out, dict)

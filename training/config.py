@@ -2,125 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from training.losses.combined import EmbeddingLoss
 from training.losses.phase_consistency import reach
+from training.sections import (
+    AugmentationSection,
+    ClustererSection,
+    DataSection,
+    LossSection,
+    NetworkSection,
+    OptimiserSection,
+    PatchSection,
+    RunSection,
+    Section,
+    SupervisionSection,
+    TeacherSection,
+)
 from zoo_models.checkpoint import ClustererSettings, Normalisation, valid_unet_axes
 from zoo_models.errors import ConfigError, GeometryError
 from zoo_models.geometry import ValidUNetAxis
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSection(Section):
-    """Images to learn from: a folder with images/, labels/ and splits.json."""
-
-    folder: str
-    axes: Literal["yx", "zyx"] = "yx"
-    voxel_size_um: tuple[float, ...] | None = None
-    gain: float = 1.0
-    offset: float = 0.0
-
-
-class NetworkSection(Section):
-    """Arguments of the architecture; see zoo_models/architectures/unet_valid.py."""
-
-    architecture: Literal["unet_valid"] = "unet_valid"
-    in_channels: int = 1
-    embedding_dim: int = 16
-    width: int = 32
-    max_width: int = 256
-    levels: int = 3
-    factor: int | list[int] = 2
-    kernel: int | list[int] = 3
-    convolutions: int = 2
-    upsampling: Literal["learnt", "nearest"] = "learnt"
-    norm: Literal["none", "batch"] = "batch"
-    local_radius: int | list[int] = 0
-    local_floor: tuple[float, float] = (0.1, 0.004)
-
-
-class LossSection(Section):
-    """`spoco` is L_SO of Wolny et al. 2022; `discriminative` leaves the object term out.
-
-    `phase` is the weight of a term for images whose size is off the period's grid; it costs the
-    network the means to tell apart objects that look alike (losses/phase_consistency.py).
-    """
-
-    kind: Literal["spoco", "discriminative"] = "spoco"
-    delta_v: float = Field(0.5, ge=0)
-    delta_d: float = Field(2.0, gt=0)
-    pull: float = 1.0
-    push: float = 1.0
-    object: float = 1.0
-    regulariser: float = 0.001
-    t: float = Field(0.9, gt=0, lt=1)
-    anchor: Literal["random", "mean"] = "random"
-    neighbourhood: int | None = Field(None, ge=0)
-    phase: float = Field(0.0, ge=0)
-
-
-class PatchSection(Section):
-    """Training crops; `output` is the width of the network's answer, per axis or for all."""
-
-    output: int | list[int]
-    batch: int = Field(4, ge=1)
-
-
-class AugmentationSection(Section):
-    """Probabilities and ranges; 0 switches a part off. Rotation is about the z axis in 3D."""
-
-    flip: bool = True
-    rotate: bool = True
-    affine: float = 0.5
-    scale: float = 0.3
-    elastic: float = 0.2
-    gain: tuple[float, float] = (0.5, 2.0)
-    offset: float = 0.02
-    gamma: tuple[float, float] = (0.7, 1.5)
-    noise: float = 0.005
-    blur: float = 1.5
-
-
-class OptimiserSection(Section):
-    """Adam; `plateau` divides the rate by 5 (Wolny et al.), `cosine` follows the planned steps."""
-
-    lr: float = 2e-4
-    weight_decay: float = 1e-5
-    schedule: Literal["plateau", "cosine"] = "plateau"
-    patience: int = 10
-
-
-class RunSection(Section):
-    """Length, checks and arithmetic. An epoch is `epoch_steps` optimiser steps.
-
-    `compile` runs the network of the training steps through torch.compile: on a CPU it needs a C++
-    compiler, takes a minute to start, then steps take about three quarters of the time.
-    """
-
-    max_steps: int
-    epoch_steps: int = 250
-    validation_images: int = 0
-    early_stop: int = 0
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    compile: bool = False
-    workers: int = 1
-    devices: int | Literal["auto"] = "auto"
-
-
-class ClustererSection(Section):
-    """Method in zoo_models/postprocessing and its settings, for validation and for the package."""
-
-    name: str = "basin_merging"
-    settings: dict[str, float | int | bool | list[float]] = {}
 
 
 class TrainingConfig(Section):
@@ -129,6 +36,8 @@ class TrainingConfig(Section):
     data: DataSection
     network: NetworkSection = NetworkSection()
     loss: LossSection = LossSection()
+    supervision: SupervisionSection | None = None
+    teacher: TeacherSection | None = None
     patch: PatchSection
     augmentation: AugmentationSection = AugmentationSection()
     optimiser: OptimiserSection = OptimiserSection()
@@ -168,7 +77,14 @@ class TrainingConfig(Section):
         return reach(self.period) if self.loss.phase else (0,) * self.ndim
 
     @property
+    def with_teacher(self) -> bool:
+        """Whether two views of every patch are compared: the consistency term."""
+        asked = self.supervision is not None or self.teacher is not None
+        return asked and self.loss.consistency > 0
+
+    @property
     def embedding_loss(self) -> EmbeddingLoss:
+        """What is trained; under sparse supervision label 0 is unlabeled."""
         loss = self.loss
         return EmbeddingLoss(
             delta_v=loss.delta_v,
@@ -180,7 +96,16 @@ class TrainingConfig(Section):
             t=loss.t,
             anchor=loss.anchor,
             neighbourhood=loss.neighbourhood,
+            object_loss=loss.object_loss,
+            unlabeled=None if self.supervision is None else 0,
+            unlabeled_push_weight=loss.unlabeled_push,
+            consistency_weight=loss.consistency,
         )
+
+    @property
+    def validation_loss(self) -> EmbeddingLoss:
+        """The training loss as under full supervision, without a teacher: val has all labels."""
+        return dataclasses.replace(self.embedding_loss, unlabeled=None)
 
     @property
     def normalisation(self) -> Normalisation:
@@ -206,11 +131,30 @@ class TrainingConfig(Section):
                 f"loss.phase is {self.loss.phase}, but the network has the period 1 along every "
                 "axis and commutes with all shifts already: leave loss.phase out"
             )
+        self._check_sparse_terms()
         for axis, width, network in zip(
             self.data.axes, self.output_shape, self.network_axes, strict=True
         ):
             _check_window(axis, width, network)
         return self
+
+    def _check_sparse_terms(self) -> None:
+        loss = self.loss
+        if self.teacher is not None and not loss.consistency:
+            raise ValueError(
+                "a [teacher] is given, but loss.consistency is 0 and nothing is compared with it: "
+                "leave [teacher] out, or raise the weight"
+            )
+        if loss.delta_v == 0 and (self.with_teacher or loss.adversarial):
+            raise ValueError(
+                "loss.delta_v is 0, but the soft masks of the consistency and the adversarial term "
+                "have this width: use a larger one, or weights of 0"
+            )
+        if loss.adversarial and loss.adversarial_warmup >= self.run.max_steps:
+            raise ValueError(
+                f"loss.adversarial begins after {loss.adversarial_warmup} steps, but run.max_steps "
+                f"is {self.run.max_steps}: lower loss.adversarial_warmup or leave the term out"
+            )
 
 
 def _check_window(axis: str, width: int, network: ValidUNetAxis) -> None:

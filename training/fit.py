@@ -22,6 +22,7 @@ from training.config import TrainingConfig
 from training.datasets import Sample, read_split
 from training.module import EmbeddingModule
 from training.patches import EpochSampler, Patches
+from training.sparse import sparsely_labelled
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import CheckpointError, ConfigError, OutputExistsError
 
@@ -54,12 +55,16 @@ def fit(
     last = run_dir / LAST
     _refuse_confusion(run_dir, resume=resume, overwrite=overwrite)
     train, val = (_read(config, split) for split in ("train", "val"))
+    if config.supervision is not None:
+        train = sparsely_labelled(train, config.supervision)
     if config.run.validation_images:
         val = val[:: max(1, len(val) // config.run.validation_images)]
     lightning.seed_everything(config.seed, verbose=False)
     module = EmbeddingModule(config, val)
     if init is not None:
         _start_from(module.network, init)
+        if module.teacher is not None:
+            module.teacher.start_from(module.valid)
     writer = CheckpointWriter(config, run_dir / CHECKPOINT)
     trainer = _trainer(config, run_dir, writer, progress=progress)
     step = torch.load(last, weights_only=False)["global_step"] if resume else 0

@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
+from training.adversary import Adversary
 from training.config import TrainingConfig
 from training.datasets import Sample
+from training.losses.adversarial import mask_pairs
 from training.losses.phase_consistency import draw_shift, phase_consistency, with_shifted
+from training.sections import TeacherSection
+from training.teacher import Trained, build_teacher
 from zoo_models.checkpoint import build_network
+from zoo_models.errors import ConfigError
 from zoo_models.geometry import TileGeometry
 from zoo_models.metrics import score
 from zoo_models.postprocessing import build_clusterer
@@ -33,12 +38,33 @@ class EmbeddingModule(lightning.LightningModule):
         self.network = build_network(config.network.architecture, config.network_kwargs)
         if config.ndim == 2:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        valid: Any = self.network.valid
-        self._train_on = torch.compile(valid) if config.run.compile else valid
+        self._train_on: Any = torch.compile(self.valid) if config.run.compile else self.valid
+        section = config.teacher or TeacherSection()
+        self.teacher = build_teacher(section, self.valid) if config.with_teacher else None
+        self.adversary = (
+            Adversary(config.ndim, warmup=config.loss.adversarial_warmup)
+            if config.loss.adversarial
+            else None
+        )
         self.loss = config.embedding_loss
+        self.validation_loss = config.validation_loss
         self.geometry = TileGeometry.from_network(config.network_axes)
         self.clusterer = build_clusterer(config.clusterer_settings)
         self._backgrounds: list[NDArray[np.float32]] = []
+
+    def on_fit_start(self) -> None:
+        if self.adversary is not None and self.trainer.world_size > 1:
+            raise ConfigError(
+                f"loss.adversarial with {self.trainer.world_size} processes: each would train a "
+                "critic of its own; set run.devices to 1 or leave the term out."
+            )
+
+    @property
+    def valid(self) -> torch.nn.Module:
+        """The network without its same-size wrapper: what is trained."""
+        network: Any = self.network.valid
+        assert isinstance(network, torch.nn.Module)
+        return network
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         # random anchors and shifts depend on the step only, so a resumed run draws the same ones
@@ -51,20 +77,55 @@ class EmbeddingModule(lightning.LightningModule):
 
     def _terms(self, patches: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The loss and its terms; with the phase term the batch has a shifted sample more."""
-        weight = self.config.loss.phase
-        if not weight:
-            return self.loss(self._run(patches), labels)
-        shift = draw_shift(self.config.period)
-        embeddings = self._run(with_shifted(patches, self.config.input_shape, shift))
-        terms = self.loss(embeddings[:-1], labels)
-        phase = phase_consistency(embeddings[0], embeddings[-1], shift)
-        return {**terms, "phase": phase, "loss": terms["loss"] + weight * phase}
+        weights = self.config.loss
+        views = patches.unbind(1) if self.teacher is not None else (patches,)
+        teacher = self._teach(views[1]) if self.teacher is not None else None
+        shift = draw_shift(self.config.period) if weights.phase else None
+        window = self.config.input_shape
+        embeddings = self._run(views[0] if shift is None else with_shifted(views[0], window, shift))
+        main = embeddings[: len(labels)]
+        terms = self.loss(main, labels, teacher)
+        if shift is not None:
+            phase = phase_consistency(embeddings[0], embeddings[-1], shift)
+            terms = {**terms, "phase": phase, "loss": terms["loss"] + weights.phase * phase}
+        if self.adversary is not None:
+            judged = self._judge(main, labels)
+            loss = terms["loss"] + weights.adversarial * judged
+            terms = {**terms, "adversarial": judged, "loss": loss}
+        return terms
+
+    def _judge(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The adversarial term, and a step of the critic."""
+        assert self.adversary is not None
+        margins = {"delta_v": self.loss.delta_v, "t": self.loss.t}
+        with torch.autocast(embeddings.device.type, enabled=False):
+            pairs = [
+                mask_pairs(e, y, unlabeled=self.loss.unlabeled, **margins)
+                for e, y in zip(embeddings, labels, strict=True)
+            ]
+            true, soft = (torch.cat(masks) for masks in zip(*pairs, strict=True))
+            term: Tensor = self.adversary(true, soft, step=self.global_step)
+        return term
 
     def _run(self, images: Tensor) -> Tensor:
-        if self.config.ndim == 2:
-            images = images.contiguous(memory_format=torch.channels_last)
-        embeddings: Tensor = self._train_on(images)
+        embeddings: Tensor = self._train_on(self._laid_out(images))
         return embeddings
+
+    def _teach(self, images: Tensor) -> Tensor:
+        """The teacher's embeddings of the window that the labels belong to."""
+        assert self.teacher is not None
+        main = tuple(slice(0, w) for w in self.config.input_shape)
+        embeddings: Tensor = self.teacher(self._laid_out(images[:, :, *main]), self.valid)
+        return embeddings
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        if self.config.ndim == 2:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.teacher is not None:
+            self.teacher.after_step(self.valid)
 
     def validation_step(self, number: int, index: int) -> None:
         """Whole image: tiles, clustering, scores; the loss on a window in its middle."""
@@ -90,7 +151,7 @@ class EmbeddingModule(lightning.LightningModule):
             slice((n - min(n, w)) // 2, (n + min(n, w)) // 2)
             for n, w in zip(sample.labels.shape, self.config.output_shape, strict=True)
         )
-        terms = self.loss(
+        terms = self.validation_loss(
             torch.from_numpy(np.ascontiguousarray(embeddings[:, *middle]))[None],
             torch.from_numpy(sample.labels[middle].astype(np.int64))[None],
         )
@@ -116,9 +177,10 @@ class EmbeddingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         section = self.config.optimiser
-        optimiser = torch.optim.Adam(
-            self.parameters(), lr=section.lr, weight_decay=section.weight_decay
-        )
+        groups = [{"params": list(self.network.parameters())}]
+        if isinstance(self.teacher, Trained):
+            groups.append({"params": list(self.teacher.parameters())})
+        optimiser = torch.optim.Adam(groups, lr=section.lr, weight_decay=section.weight_decay)
         if section.schedule == "cosine":
             schedule: Any = CosineAnnealingLR(optimiser, self.config.run.max_steps)
             return {

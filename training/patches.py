@@ -8,6 +8,9 @@ borders, as tiles are in prediction::
 
 The phase term (losses/phase_consistency.py) also looks at shifted windows: with it, patches are
 wider at their end by `reach` pixels, the largest shift.
+
+The consistency term (losses/consistency.py) compares two views: with it, a patch has two images of
+the same pixels.
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from training.augmentation import apply, build_augmentation
+from training.augmentation import OneView, TwoViews
 from training.config import TrainingConfig
 from training.datasets import Sample
 
 
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Patch i: image (C, input + reach) float32 and labels (output) int64, the same for the same i.
+
+    Labels are numbered anew, only 0 stays 0. With a teacher: two views (2, C, input + reach).
 
     An image is drawn with a probability in proportion to the square root of its size, then one of
     its instances, and a window that holds a pixel of it.
@@ -35,7 +40,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.seed = config.seed
         self.output = config.output_shape
         self.shrink = tuple(axis.shrink for axis in config.network_axes)
-        self.augmentation = build_augmentation(config.augmentation, ndim=config.ndim)
+        augment = TwoViews if config.with_teacher else OneView
+        self.augment = augment(config.augmentation, ndim=config.ndim)
         self.reach = config.patch_reach
         self.samples = [_mirrored(s, self.shrink, self.output, reach=self.reach) for s in samples]
         sizes = np.sqrt([s.labels.size for s in samples])
@@ -47,11 +53,10 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         start = self._window(labels, draw)
         stop = [a + n for a, n in zip(start, self._width, strict=True)]
         window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        crop, ids = image[:, *window], np.unique(labels[window], return_inverse=True)[1]
-        pixels, instances = apply(
-            self.augmentation,
-            np.ascontiguousarray(crop),
-            ids.reshape([b - a for a, b in zip(start, stop, strict=True)]).astype(np.float32),
+        ids = np.searchsorted(np.union1d([0], labels[window]), labels[window])
+        pixels, instances = self.augment(
+            np.ascontiguousarray(image[:, *window]),
+            ids.astype(np.float32),
             seed=int(draw.integers(2**31)),
         )
         inner = tuple(slice(c, c + w) for c, w in zip(self.shrink, self.output, strict=True))

@@ -1,7 +1,7 @@
 """Unlabeled push: unlabeled pixels keep away from labeled instances (Wolny et al. 2022, Eq. 6).
 
-Whatever an unlabeled pixel is, it is of no labeled instance. The hinge is delta_d; between two means
-it is 2 delta_d.
+Whatever an unlabeled pixel is, it is of no labeled instance. The hinge is delta_d, where that of
+two means is 2 delta_d.
 """
 
 from __future__ import annotations

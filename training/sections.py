@@ -1,0 +1,145 @@
+"""The sections of a training configuration, one class each; config.py puts them together."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(Section):
+    """Images to learn from: a folder with images/, labels/ and splits.json."""
+
+    folder: str
+    axes: Literal["yx", "zyx"] = "yx"
+    voxel_size_um: tuple[float, ...] | None = None
+    gain: float = 1.0
+    offset: float = 0.0
+
+
+class NetworkSection(Section):
+    """Arguments of the architecture; see zoo_models/architectures/unet_valid.py."""
+
+    architecture: Literal["unet_valid"] = "unet_valid"
+    in_channels: int = 1
+    embedding_dim: int = 16
+    width: int = 32
+    max_width: int = 256
+    levels: int = 3
+    factor: int | list[int] = 2
+    kernel: int | list[int] = 3
+    convolutions: int = 2
+    upsampling: Literal["learnt", "nearest"] = "learnt"
+    norm: Literal["none", "batch"] = "batch"
+    local_radius: int | list[int] = 0
+    local_floor: tuple[float, float] = (0.1, 0.004)
+
+
+class LossSection(Section):
+    """`spoco` is L_SO of Wolny et al. 2022; `discriminative` leaves the object term out.
+
+    `phase` is the weight of a term for images whose size is off the period's grid; it costs the
+    network the means to tell apart objects that look alike (losses/phase_consistency.py).
+
+    `unlabeled_push` counts under [supervision] only, `consistency` under [supervision] or with a
+    [teacher]. `adversarial` begins after `adversarial_warmup` steps, with its critic.
+    """
+
+    kind: Literal["spoco", "discriminative"] = "spoco"
+    delta_v: float = Field(0.5, ge=0)
+    delta_d: float = Field(2.0, gt=0)
+    pull: float = 1.0
+    push: float = 1.0
+    object: float = 1.0
+    regulariser: float = 0.001
+    t: float = Field(0.9, gt=0, lt=1)
+    anchor: Literal["random", "mean"] = "random"
+    neighbourhood: int | None = Field(None, ge=0)
+    phase: float = Field(0.0, ge=0)
+    object_loss: Literal["dice", "bce"] = "dice"
+    unlabeled_push: float = Field(1.0, ge=0)
+    consistency: float = Field(1.0, ge=0)
+    adversarial: float = Field(0.0, ge=0)
+    adversarial_warmup: int = Field(50_000, ge=0)
+
+
+class SupervisionSection(Section):
+    """Sparse supervision: some of the instances, drawn over the whole training split; the rest and
+    the background are unlabeled. `fraction` of them or a number, `instances`."""
+
+    fraction: float | None = Field(None, gt=0, le=1)
+    instances: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> SupervisionSection:
+        if (self.fraction is None) == (self.instances is None):
+            given = "both fraction and" if self.instances else "neither fraction nor"
+            raise ValueError(f"{given} instances given, expected exactly one of the two")
+        return self
+
+
+class TeacherSection(Section):
+    """The network that the consistency compares with; see training/teacher.py."""
+
+    kind: Literal["momentum", "shared", "dropout", "trained"] = "momentum"
+    momentum: float = Field(0.999, ge=0, lt=1)
+
+
+class PatchSection(Section):
+    """Training crops; `output` is the width of the network's answer, per axis or for all."""
+
+    output: int | list[int]
+    batch: int = Field(4, ge=1)
+
+
+class AugmentationSection(Section):
+    """Probabilities and ranges; 0 switches a part off. Rotation is about the z axis in 3D."""
+
+    flip: bool = True
+    rotate: bool = True
+    affine: float = 0.5
+    scale: float = 0.3
+    elastic: float = 0.2
+    gain: tuple[float, float] = (0.5, 2.0)
+    offset: float = 0.02
+    gamma: tuple[float, float] = (0.7, 1.5)
+    noise: float = 0.005
+    blur: float = 1.5
+
+
+class OptimiserSection(Section):
+    """Adam; `plateau` divides the rate by 5 (Wolny et al.), `cosine` follows the planned steps."""
+
+    lr: float = 2e-4
+    weight_decay: float = 1e-5
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    patience: int = 10
+
+
+class RunSection(Section):
+    """Length, checks and arithmetic. An epoch is `epoch_steps` optimiser steps.
+
+    `compile` runs the network of the training steps through torch.compile: on a CPU it needs a C++
+    compiler, takes a minute to start, then steps take about three quarters of the time.
+    """
+
+    max_steps: int
+    epoch_steps: int = 250
+    validation_images: int = 0
+    early_stop: int = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    workers: int = 1
+    devices: int | Literal["auto"] = "auto"
+
+
+class ClustererSection(Section):
+    """Method in zoo_models/postprocessing and its settings, for validation and for the package."""
+
+    name: str = "basin_merging"
+    settings: dict[str, float | int | bool | list[float]] = {}

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packager.audit.declared import cannot_load
-from packager.audit.measure import SAME, MeasuredAxis, Measurement, raw_image
+from packager.audit.measure import SAME, Measurement, raw_image
 from packager.audit.runners import NetworkStops, Seen
+from packager.audit.tiles import gap_to, right_along, true_tiles
 from packager.consumers import core, ilastik, jdll
-from packager.consumers.placement import AxisTile, DeclaredAxis, Placement, Refusal
+from packager.consumers.placement import DeclaredAxis, Placement, Refusal
 from packager.consumers.stitch import stitch
-from zoo_models.receptive_field import ValidSizes
 
 Array = NDArray[np.float32]
 Outcome = Literal["exact", "wrong", "refuses", "hangs", "fails", "unknown"]
@@ -192,7 +192,7 @@ def _reference(subject: Subject, placed: Placement) -> Placement | None:
     axes = []
     measured = subject.measured
     for size, axis, valid in zip(placed.image, measured.axes, measured.valid, strict=True):
-        parts = _reference_axis(size, axis, valid, whole_only=measured.statistics)
+        parts = true_tiles(size, axis, valid, whole_only=measured.statistics)
         if parts is None:
             return None
         axes.append(parts)
@@ -200,32 +200,6 @@ def _reference(subject: Subject, placed: Placement) -> Placement | None:
         math.floor(s * a.scale) for s, a in zip(placed.image, measured.axes, strict=True)
     )
     return Placement("whole", placed.image, output, placed.padding, tuple(axes))
-
-
-def _reference_axis(
-    size: int, axis: MeasuredAxis, valid: ValidSizes, *, whole_only: bool
-) -> tuple[AxisTile, ...] | None:
-    scale, period = axis.scale, axis.period or 1
-    least = 0 if whole_only else axis.before
-    shift = math.ceil((least - axis.margin / 2) / scale / period) * period
-    shift = max(0, shift)
-    first = math.floor(axis.margin / 2 + shift * scale)  # answers image pixel 0
-    after = 0 if whole_only else axis.after
-    width = math.floor(size * scale)
-    tile = valid.at_least(math.ceil((first + width + after - axis.margin) / scale))
-    room = math.floor(tile * scale + axis.margin) - first - after
-    if room >= width:
-        return (AxisTile((-shift, tile - shift), (first, first + width), (0, width)),)
-    kept = math.floor(room / scale) // period * period
-    if kept < 1 or whole_only or axis.period is None:
-        return None
-    parts = []
-    for start in range(0, size, kept):
-        wide = math.floor(min(kept, size - start) * scale)
-        at = math.floor(start * scale)
-        read = (start - shift, start - shift + tile)
-        parts.append(AxisTile(read, (first, first + wide), (at, at + wide)))
-    return tuple(parts)
 
 
 def _run(
@@ -245,7 +219,7 @@ def _run(
     if stitched.failed:
         reason = f"{len(stitched.failed)} of {len(placed)} tiles are not as wide as expected."
         return _told(subject, consumer, placed.image, "fails", reason), None
-    gap = _gap(stitched.output, truth)
+    gap = gap_to(stitched.output, truth)
     wrong, sigma = float((gap > SAME).mean()), float(gap.max())
     seam = Seam(consumer, output, placed.image, gap)
     outcome: Outcome = "wrong" if wrong else "exact"
@@ -255,20 +229,6 @@ def _run(
         consumer, output, placed.image, outcome, len(placed), wrong, sigma, "run", grid, sentence
     )
     return verdict, seam
-
-
-def _gap(tiled: Array, truth: Array) -> Array:
-    """(z)yx: largest difference over the channels, in standard deviations of the truth's channel.
-
-    A canvas of another size is compared where both lie on the image, its corner at the corner.
-    """
-    common = tuple(min(a, b) for a, b in zip(tiled.shape[1:], truth.shape[1:], strict=True))
-    part = tuple(slice(0, n) for n in common)
-    spread = truth.reshape(len(truth), -1).std(axis=1)
-    spread = np.maximum(spread, 1e-6 * max(float(spread.max()), 1e-6))
-    difference = np.abs(tiled[:, *part] - truth[:, *part])
-    difference /= spread.reshape([-1] + [1] * len(common))
-    return np.asarray(np.nan_to_num(difference, nan=np.inf).max(axis=0), np.float32)
 
 
 def _derived(subject: Subject, placed: Placement, consumer: str, *, per_tile: bool) -> Verdict:
@@ -303,26 +263,8 @@ def _wrong(subject: Subject, placed: Placement) -> float:
     for tiles, size, axis, canvas in zip(
         placed.axes, placed.image, subject.measured.axes, placed.output, strict=True
     ):
-        right *= float(_right_along(tiles, size, axis, canvas).mean())
+        right *= float(right_along(tiles, size, axis, canvas).mean())
     return 1 - right
-
-
-def _right_along(
-    tiles: Sequence[AxisTile], size: int, axis: MeasuredAxis, canvas: int
-) -> NDArray[np.bool_]:
-    """Which pixels of the canvas along one axis come from a tile that can know them."""
-    right = np.zeros(canvas, bool)
-    centre = (canvas - size * axis.scale) / 2
-    for tile in tiles:
-        start, stop = tile.read
-        (a, b), (to, end) = tile.crop, tile.write
-        known = axis.right(stop - start)
-        # canvas pixel `to` and answer pixel `a` must be the same place of the image
-        there = start + (a - axis.margin / 2) / axis.scale == (to - centre) / axis.scale
-        aligned = start % axis.period == 0 if axis.period else len(tiles) == 1
-        fits = b <= len(known) and b - a == end - to and a >= 0 and end <= canvas
-        right[max(to, 0) : end] = known[a:b] if there and aligned and fits else False
-    return right
 
 
 def _grid(subject: Subject, size: Sequence[int], consumer: str) -> tuple[int, ...]:

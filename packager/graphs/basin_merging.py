@@ -5,6 +5,12 @@ libtorch 2.0 and newer: loops stay loops, and no size is fixed. Same settings, s
 The order of float32 and float64 sums is the reference's wherever a comparison of neighbouring
 pixels hangs on it, so results differ only where the reference's own sums tie in their last bit.
 
+Runtimes compile chains of elementwise operations into kernels, anew for each image size: in
+libtorch 2.0 that took ten seconds and more per image, and a kernel may round otherwise. So no two
+operations that can be compiled follow each other here: the second one works in place, or is one of
+those (`square`, `logical_and`, `clamp_min`, ...) that are never compiled. A test watches that.
+TorchScript may evaluate an index expression several times, so none works in place.
+
 Nothing here is as large as embeddings times neighbours: channels are taken one by one, pairs are
 kept only where regions meet. Planes are flattened where pixels are looked up::
 
@@ -64,8 +70,8 @@ class BasinMergingGraph(nn.Module):
         groups = _settle(embeddings, _merge_nearest(groups, means, self.merge))
         flat = groups.reshape(-1)
         total = torch.bincount(flat, distance.reshape(-1).double())
-        limit = self.solid * total / torch.bincount(flat).clamp(min=1)
-        return solid_pieces(groups, distance.double() >= limit[groups], self.min_size)
+        limit = (total / torch.bincount(flat).clamp_min(1)).mul_(self.solid)
+        return solid_pieces(groups, distance < limit[groups], self.min_size)
 
     def from_background(self, embeddings: Tensor) -> Tensor:
         """Distance ([Z,] Y, X) of every pixel from the background's place."""
@@ -77,9 +83,8 @@ class BasinMergingGraph(nn.Module):
             place = means[(sizes == sizes.max()).nonzero()[0, 0]]  # of equal ones the first
         squared = torch.zeros_like(embeddings[0])
         for d in range(embeddings.shape[0]):
-            difference = embeddings[d] - place[d]
-            squared += difference * difference
-        return squared.sqrt()
+            squared += (embeddings[d] - place[d]).square()
+        return squared.sqrt_()
 
 
 def _valleys(embeddings: Tensor, inside: Tensor, join: float) -> tuple[Tensor, Tensor]:
@@ -87,13 +92,12 @@ def _valleys(embeddings: Tensor, inside: Tensor, join: float) -> tuple[Tensor, T
     basins, roots = _basins(_change(embeddings), inside)
     bottoms = _bottoms(embeddings, inside, roots)
     first, second = touching(basins)
-    difference = bottoms[first] - bottoms[second]
-    near = (difference * difference).sum(1).sqrt() < join
+    near = _between(bottoms, first, second) < join
     valley = components(bottoms.shape[0], first[near], second[near])
     sizes = torch.bincount(basins.reshape(-1), minlength=bottoms.shape[0]).double()
-    weight = torch.bincount(valley, sizes).clamp(min=1)
+    weight = torch.bincount(valley, sizes).clamp_min(1)
     sums = [torch.bincount(valley, sizes * bottoms[:, d]) for d in range(bottoms.shape[1])]
-    return valley[basins], (torch.stack(sums, 1) / weight[:, None]).float()
+    return valley[basins], torch.stack(sums, 1).div_(weight.view(-1, 1)).float()
 
 
 def _change(embeddings: Tensor) -> Tensor:
@@ -102,8 +106,7 @@ def _change(embeddings: Tensor) -> Tensor:
     for axis in range(change.dim()):
         squared = torch.zeros_like(low(change, axis))
         for d in range(embeddings.shape[0]):
-            step = high(embeddings[d], axis) - low(embeddings[d], axis)
-            squared += step * step
+            squared += (high(embeddings[d], axis) - low(embeddings[d], axis)).square()
         low(change, axis).add_(squared)
         high(change, axis).add_(squared)
     for axis in range(change.dim()):  # the border pixel stands for its missing neighbour
@@ -111,61 +114,62 @@ def _change(embeddings: Tensor) -> Tensor:
         first, last = middle.narrow(axis, 0, 1), middle.narrow(axis, middle.shape[axis] - 1, 1)
         sides = torch.cat([first, low(middle, axis)], axis)
         sides += torch.cat([high(middle, axis), last], axis)
-        change = (0.5 * middle + 0.25 * sides).float()
+        change.copy_(sides.add_(middle, alpha=2).mul_(0.25))
     return change
 
 
 def _basins(height: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Basins 1..n of the pixels that walk down to one minimum, and the minima's flat index (n,)."""
-    height = torch.where(inside, height, torch.full_like(height, float("inf")))
+    outside = inside.logical_not()
+    height = height.masked_fill(outside, float("inf"))
     lowest = torch.full_like(height, float("inf"))
-    target = torch.arange(height.numel(), device=height.device).view_as(height)
-    index, strides = target.clone(), steps(height)
+    ahead = torch.zeros_like(height, dtype=torch.int64)  # from a pixel to its lowest neighbour
     for offset in offsets(height.dim()):  # in the order of the flat index: the first stays
         step = 0
-        here, there, from_here, to_there = lowest, height, index, target
-        for axis, o in enumerate(offset):
-            step += o * strides[axis]
+        here, there, ahead_here = lowest, height, ahead
+        for axis, stride in enumerate(steps(height)):
+            o = offset[axis]
+            step += o * stride
             width = height.shape[axis] - abs(o)
             here = here.narrow(axis, max(0, -o), width)
-            from_here = from_here.narrow(axis, max(0, -o), width)
-            to_there = to_there.narrow(axis, max(0, -o), width)
+            ahead_here = ahead_here.narrow(axis, max(0, -o), width)
             there = there.narrow(axis, max(0, o), width)
-        lower = there < here
-        to_there.copy_(torch.where(lower, from_here + step, to_there))
-        here.copy_(torch.where(lower, there, here))
-    minimum = (inside & (target == index)).view(-1)
-    walked = followed(target.view(-1))
-    number = torch.cumsum(minimum, 0)
-    basins = torch.where(inside, number[walked].view_as(height), torch.zeros_like(index))
+        ahead_here.masked_fill_(there < here, step)
+        here.copy_(torch.minimum(here, there))
+    minimum = (ahead == 0).logical_and_(inside).view(-1)
+    walked = followed(torch.arange(height.numel(), device=height.device).add_(ahead.view(-1)))
+    basins = torch.cumsum(minimum, 0)[walked].view_as(height).masked_fill_(outside, 0)
     return basins, minimum.nonzero()[:, 0]
 
 
 def _bottoms(embeddings: Tensor, inside: Tensor, roots: Tensor) -> Tensor:
     """Row b, of (n + 1, D), is the mean embedding of the 3 ** d pixels inside around root b."""
-    ndim = inside.dim()
-    near = roots
+    number, width = roots.shape[0], 1
+    near = roots.view(number, 1)
+    offset = torch.arange(-1, 2, device=roots.device)
     for axis, step in enumerate(steps(inside)):
         size = inside.shape[axis]
-        position = roots // step % size
-        offset = torch.arange(-1, 2, device=roots.device)
-        moved = (position[:, None] + offset).clamp(0, size - 1) - position[:, None]
-        near = near[..., None] + (moved * step).view([-1] + [1] * axis + [3])
+        position = (roots // step % size).view(number, 1)
+        moved = (position + offset).clamp_(0, size - 1).sub_(position).mul_(step)
+        near = near.view(number, width, 1) + moved.view(number, 1, 3)
+        width *= 3
+    near = near.view(number, width)
     mask = inside.reshape(-1)[near]
-    covered = _box_mean(mask.float(), ndim).clamp(min=1e-6)
-    bottoms = torch.zeros([len(roots) + 1, embeddings.shape[0]], device=inside.device)
+    covered = _box_mean(mask.float()).clamp_min(1e-6)
+    bottoms = torch.zeros([number + 1, embeddings.shape[0]], device=inside.device)
     for d in range(embeddings.shape[0]):
-        values = embeddings[d].reshape(-1)[near]
-        values = torch.where(mask, values, torch.zeros_like(values))
-        bottoms[1:, d] = _box_mean(values, ndim) / covered
+        values = embeddings[d].reshape(-1)[near].masked_fill_(mask.logical_not(), 0)
+        bottoms[1:, d] = _box_mean(values).div_(covered)
     return bottoms
 
 
-def _box_mean(values: Tensor, ndim: int) -> Tensor:
-    """(n, 3, ...) -> (n,), one axis after the other, as a filter of the whole image rounds."""
-    for _ in range(ndim):
-        values = (values.double().sum(1) / 3).float()
-    return values
+def _box_mean(values: Tensor) -> Tensor:
+    """(n, 3 ** d) -> (n,), one axis after the other, as a filter of the whole image rounds."""
+    number, width = values.shape
+    while width > 1:
+        width = width // 3
+        values = values.view(number, 3, width).sum(1, dtype=torch.float64).div_(3).float()
+    return values.view(number)
 
 
 def _merge_nearest(groups: Tensor, means: Tensor, limit: float) -> Tensor:
@@ -175,7 +179,8 @@ def _merge_nearest(groups: Tensor, means: Tensor, limit: float) -> Tensor:
     has length infinity. When b joins a, the rows of both are used up, and some of them are used
     again for a and each group that touched a or b.
     """
-    centre, into = means.double(), torch.arange(means.shape[0], device=means.device)
+    into = torch.arange(means.shape[0], device=means.device)
+    centre = torch.zeros_like(means, dtype=torch.float64).copy_(means)
     size = torch.bincount(groups.reshape(-1), minlength=means.shape[0]).double()
     first, second = touching(groups)
     length = _between(centre, first, second)
@@ -184,15 +189,19 @@ def _merge_nearest(groups: Tensor, means: Tensor, limit: float) -> Tensor:
         if shortest.item() >= limit:
             break
         tied = (length == shortest).nonzero()[:, 0]
-        row = tied[(first[tied] * means.shape[0] + second[tied]).argmin()]
+        order = torch.add(second[tied], first[tied], alpha=means.shape[0])
+        row = tied[order == order.min()][0]
         a, b = first[row].clone(), second[row].clone()
-        centre[a] = (centre[a] * size[a] + centre[b] * size[b]) / (size[a] + size[b])
+        total = (centre[a] * size[a]).add_(centre[b] * size[b])
         size[a] += size[b]
+        centre[a] = total.div_(size[a])
         into[b] = a
-        in_first, in_second = (first == a) | (first == b), (second == a) | (second == b)
-        rows = (in_first | in_second).nonzero()[:, 0]
+        in_first = (first == a).logical_or_(first == b)
+        in_second = (second == a).logical_or_(second == b)
+        rows = in_second.logical_or_(in_first).nonzero()[:, 0]
         others = torch.unique(torch.where(in_first[rows], second[rows], first[rows]))
-        others = others[(others != a) & (others != b)]
+        further = (others != a).logical_and_(others != b)
+        others = others[further]
         first[rows] = -1
         second[rows] = -1
         length[rows] = float("inf")
@@ -204,27 +213,26 @@ def _merge_nearest(groups: Tensor, means: Tensor, limit: float) -> Tensor:
 
 
 def _between(centre: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    difference = centre[first] - centre[second]
-    return (difference * difference).sum(1).sqrt()
+    return (centre[first] - centre[second]).square().sum(1).sqrt_()
 
 
 def _settle(embeddings: Tensor, groups: Tensor) -> Tensor:
     """Step 5. Every change brings a pixel nearer to its group's mean, so this ends."""
     shape, groups = groups.shape, groups.reshape(-1).clone()
-    counts = torch.bincount(groups).clamp(min=1)
+    counts = torch.bincount(groups).clamp_min(1)
     sums = [torch.bincount(groups, channel.reshape(-1).double()) for channel in embeddings]
-    means = (torch.stack(sums) / counts).float()
+    means = torch.stack(sums).div_(counts).float()
     flat = embeddings.reshape(embeddings.shape[0], -1)
     moved = True
     while moved:
         place, beside = _borders(groups.view(shape))
         own = groups[place]
-        choice, nearest = own, _from_mean(flat, means, place, own)
+        choice, nearest = own.clone(), _from_mean(flat, means, place, own)
         for group in beside:
             distance = _from_mean(flat, means, place, group)
-            closer = (distance < nearest) & (group > 0)
-            nearest = torch.where(closer, distance, nearest)
-            choice = torch.where(closer, group, choice)
+            closer = (distance < nearest).logical_and_(group > 0)
+            nearest[closer] = distance[closer]
+            choice[closer] = group[closer]
         moved = not torch.equal(choice, own)
         groups[place] = choice
     return groups.view(shape)
@@ -234,9 +242,8 @@ def _from_mean(flat: Tensor, means: Tensor, place: Tensor, group: Tensor) -> Ten
     """Distance of the pixels at `place` of (D, pixels) from the means (D, n) of `group`."""
     squared = torch.zeros([place.shape[0]], device=flat.device)
     for d in range(flat.shape[0]):
-        difference = flat[d][place] - means[d][group]
-        squared += difference * difference
-    return squared.sqrt()
+        squared += (flat[d][place] - means[d][group]).square()
+    return squared.sqrt_()
 
 
 def _borders(groups: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -244,7 +251,7 @@ def _borders(groups: Tensor) -> tuple[Tensor, list[Tensor]]:
     border = torch.zeros_like(groups, dtype=torch.bool)
     for axis in range(groups.dim()):
         one, other = low(groups, axis), high(groups, axis)
-        differ = (one != other) & (one > 0) & (other > 0)
+        differ = (one != other).logical_and_(one > 0).logical_and_(other > 0)
         low(border, axis).logical_or_(differ)
         high(border, axis).logical_or_(differ)
     place = border.view(-1).nonzero()[:, 0]
@@ -252,6 +259,7 @@ def _borders(groups: Tensor) -> tuple[Tensor, list[Tensor]]:
     for axis, step in enumerate(steps(groups)):
         position = place // step % groups.shape[axis]
         for offset in [-1, 1]:
-            moved = (position + offset).clamp(0, groups.shape[axis] - 1)
-            beside.append(groups.reshape(-1)[place + (moved - position) * step])
+            moved = (position + offset).clamp_(0, groups.shape[axis] - 1)
+            moved.sub_(position).mul_(step).add_(place)
+            beside.append(groups.reshape(-1)[moved])
     return place, beside

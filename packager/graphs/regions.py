@@ -23,14 +23,15 @@ def regions(categories: Tensor) -> Tensor:
     last = categories.dim() - 1
     high(starts, last).copy_(high(categories, last) != low(categories, last))
     run = (torch.cumsum(starts.view(-1), 0) - 1).view_as(categories)
-    first, second = run.new_zeros([0]), run.new_zeros([0])
+    first: list[Tensor] = []
+    second: list[Tensor] = []
     for axis in range(last):
-        meet = low(categories, axis) == high(categories, axis)
-        meet = meet & (low(starts, axis) | high(starts, axis))
-        first = torch.cat([first, low(run, axis)[meet]])
-        second = torch.cat([second, high(run, axis)[meet]])
+        begin = low(starts, axis).logical_or(high(starts, axis))
+        meet = begin.logical_and_(low(categories, axis) == high(categories, axis))
+        first.append(low(run, axis)[meet])
+        second.append(high(run, axis)[meet])
     number = int(run.max().item()) + 1
-    return components(number, first, second)[run]
+    return components(number, torch.cat(first), torch.cat(second))[run]
 
 
 def components(number: int, first: Tensor, second: Tensor) -> Tensor:
@@ -61,13 +62,13 @@ def followed(target: Tensor) -> Tensor:
 
 def touching(groups: Tensor) -> tuple[Tensor, Tensor]:
     """Each pair 0 < a < b of groups that are direct neighbours somewhere, once."""
-    number = groups.max() + 1
+    number = int(groups.max().item()) + 1
     keys: list[Tensor] = []
     for axis in range(groups.dim()):
         one, other = low(groups, axis), high(groups, axis)
-        differ = (one != other) & (one > 0) & (other > 0)
+        differ = (one != other).logical_and_(one > 0).logical_and_(other > 0)
         one, other = one[differ], other[differ]
-        keys.append(torch.minimum(one, other) * number + torch.maximum(one, other))
+        keys.append(torch.add(torch.maximum(one, other), torch.minimum(one, other), alpha=number))
     unique = torch.unique(torch.cat(keys))
     return unique // number, unique % number
 

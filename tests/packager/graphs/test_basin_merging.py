@@ -1,0 +1,226 @@
+"""The torch graph gives the very labels of the numpy clusterer, in two and three dimensions."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from packager.graphs.basin_merging import BasinMergingGraph
+from packager.graphs.pieces import solid_pieces
+from packager.graphs.regions import regions
+from tests.zoo_models.postprocessing.conftest import BACKGROUND, PLACES, Labels, embed, scene
+from zoo_models.postprocessing.basin_merging import BasinMerging
+
+Embeddings = np.ndarray[Any, np.dtype[np.float32]]
+KNOWN: dict[str, Any] = {"min_size": 1, "background": list(BACKGROUND)}
+
+
+def run(graph: torch.nn.Module, embeddings: Embeddings) -> Labels:
+    labels = graph(torch.from_numpy(embeddings)[None])
+    assert labels.dtype == torch.float32
+    assert labels.shape == (1, 1, *embeddings.shape[1:])
+    return np.asarray(labels[0, 0])
+
+
+def scripted(**clusterer: Any) -> torch.nn.Module:
+    """Scripted, saved and loaded: what a package carries."""
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(BasinMergingGraph(**clusterer).eval()), file)
+    file.seek(0)
+    loaded: torch.nn.Module = torch.jit.load(file)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def loaded() -> torch.nn.Module:
+    return scripted(**KNOWN)
+
+
+@pytest.fixture
+def compiling_runtime() -> Iterator[None]:
+    """Runtimes with LLVM compile elementwise chains on the CPU; here it is allowed without LLVM."""
+    torch_c: Any = torch._C  # its type hints lack some of these
+    before = torch_c._jit_can_fuse_on_cpu(), torch_c._jit_get_te_must_use_llvm_cpu()
+    torch_c._jit_override_can_fuse_on_cpu(True)
+    torch_c._jit_set_te_must_use_llvm_cpu(False)
+    yield
+    torch_c._jit_override_can_fuse_on_cpu(before[0])
+    torch_c._jit_set_te_must_use_llvm_cpu(before[1])
+
+
+@st.composite
+def noisy_cells(draw: st.DrawFn) -> Embeddings:
+    """Cells of 4 pixels' edge, any size of image, from clean to nothing but noise."""
+    ndim = draw(st.sampled_from([2, 3]))
+    shape = draw(st.tuples(*[st.integers(1, 11 if ndim == 3 else 33)] * ndim))
+    noise = draw(st.sampled_from([0, 0.1, 1, 4]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    cells = rng.integers(0, len(PLACES), [-(-n // 4) for n in shape])
+    categories = np.kron(cells, np.ones((4,) * ndim, np.int64))[tuple(map(slice, shape))]
+    clean = embed(categories)
+    return (clean + rng.normal(0, noise, clean.shape)).astype(np.float32)
+
+
+@settings(max_examples=30)
+@given(
+    embeddings=noisy_cells(),
+    join=st.sampled_from([0.1, 0.8, 3.0]),
+    merge=st.sampled_from([1.0, 3.2, 8.5]),
+    solid=st.sampled_from([0, 0.9, 1.2]),
+    min_size=st.integers(1, 20),
+    background=st.sampled_from([(), BACKGROUND]),
+)
+def test_the_graph_numbers_every_pixel_as_the_numpy_clusterer(
+    embeddings: Embeddings, **clusterer: Any
+) -> None:
+    expected = BasinMerging(**clusterer)(embeddings)
+    np.testing.assert_array_equal(run(BasinMergingGraph(**clusterer), embeddings), expected)
+
+
+def test_a_scripted_file_does_so_at_any_size_and_however_often_it_runs(
+    loaded: torch.nn.Module,
+) -> None:
+    draw = np.random.default_rng(3)
+    for shape in [(24, 40), (24, 40), (24, 40), (7, 90), (1, 5), (6, 9, 12)]:
+        categories = draw.integers(0, len(PLACES), [-(-n // 3) for n in shape])
+        tiled = np.kron(categories, np.ones((3,) * len(shape), np.int64))
+        noise = draw.normal(0, 0.7, (3, *shape))
+        embeddings = (embed(tiled[tuple(map(slice, shape))]) + noise).astype(np.float32)
+        expected = BasinMerging(**KNOWN)(embeddings)
+        np.testing.assert_array_equal(run(loaded, embeddings), expected)
+        assert expected.max() > 1 or shape == (1, 5)
+
+
+def test_all_images_of_a_batch_are_numbered_from_one() -> None:
+    graph = BasinMergingGraph(**KNOWN)
+    batch = torch.from_numpy(np.stack([embed(scene()), embed(scene()[::-1])]))
+    labels = graph(batch)
+    assert labels.shape == (2, 1, 24, 40)
+    for image, found in zip(batch, labels, strict=True):
+        np.testing.assert_array_equal(found[0], BasinMerging(**KNOWN)(image.numpy()))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (1, 40), (9, 9), (3, 4, 5)])
+@pytest.mark.parametrize("category", [0, 1])
+def test_an_image_of_background_is_empty_and_one_of_an_object_full(
+    shape: tuple[int, ...], category: int, loaded: torch.nn.Module
+) -> None:
+    labels = run(loaded, embed(np.full(shape, category)))
+    assert (labels == category).all()
+    assert not run(BasinMergingGraph(min_size=1), embed(np.full(shape, category))).any()
+
+
+def test_many_groups_of_one_valley_merge_in_the_order_of_distance() -> None:
+    """A slope of embeddings: which neighbours merge first decides what all the others do."""
+    draw = np.random.default_rng(5)
+    steps = np.kron(draw.uniform(5, 11, (12, 12)), np.ones((4, 4)))
+    embeddings = np.zeros((3, 48, 48), np.float32)
+    embeddings[0] = steps
+    clusterer: dict[str, Any] = {**KNOWN, "join": 0.05, "merge": 1.5}
+    expected = BasinMerging(**clusterer)(embeddings)
+    assert 5 < expected.max() < 100
+    np.testing.assert_array_equal(run(scripted(**clusterer), embeddings), expected)
+
+
+def plane(text: str) -> Labels:
+    return np.array([[int(c) for c in line] for line in text.split()])
+
+
+def fill_by_scipy(groups: Labels, rim: Labels, min_size: int) -> Labels:
+    """The numpy clusterer's last step, piece by piece, on the whole image."""
+    result = np.zeros_like(groups)
+    for group in range(1, groups.max() + 1):
+        own = groups == group
+        pieces, number = ndimage.label(own & ~rim)
+        for piece in range(1, number + 1):
+            if (pieces == piece).sum() >= min_size:
+                filled = own & ndimage.binary_fill_holes(pieces == piece)
+                result[filled] = result.max() + 1
+    return result
+
+
+def test_holes_are_filled_with_own_pixels_only_and_by_the_innermost_piece() -> None:
+    groups = plane("""
+        1111111111112
+        1111111111112
+        1122222221112
+        1121111121112
+        1121111121312
+        1121111121112
+        1122222221112
+        1111111111112
+        1111111111112
+    """)
+    rim = np.zeros(groups.shape, bool)
+    rim[3:6, 3:8] = True  # group 1 inside group 2 inside group 1: a rim, but for ...
+    rim[4, 5] = False  # ... a piece of one pixel
+    rim[2, 5] = True  # an opening in the ring of group 2
+    rim[7, 10] = True  # a hole in group 1
+    for min_size in (1, 2, 30):
+        found = solid_pieces(torch.from_numpy(groups), torch.from_numpy(rim), min_size)
+        np.testing.assert_array_equal(found, fill_by_scipy(groups, rim, min_size))
+    assert found[4, 5] == found[0, 0] == found[7, 10] == 1  # too small: the outer piece takes it
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.one_of(st.tuples(*[st.integers(1, 14)] * 2), st.tuples(*[st.integers(1, 6)] * 3)),
+    number=st.integers(1, 4),
+    rims=st.floats(0, 0.6),
+    min_size=st.integers(1, 6),
+)
+def test_holes_of_any_arrangement_are_filled_as_scipy_fills_them(
+    seed: int, shape: tuple[int, ...], number: int, rims: float, min_size: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    groups, rim = draw.integers(0, number + 1, shape), draw.random(shape) < rims
+    found = solid_pieces(torch.from_numpy(groups), torch.from_numpy(rim), min_size)
+    np.testing.assert_array_equal(found, fill_by_scipy(groups, rim, min_size))
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.one_of(st.tuples(*[st.integers(1, 30)] * 2), st.tuples(*[st.integers(1, 9)] * 3)),
+    number=st.integers(1, 4),
+)
+def test_regions_are_the_connected_parts_in_raster_order(
+    seed: int, shape: tuple[int, ...], number: int
+) -> None:
+    categories = np.random.default_rng(seed).integers(0, number, shape)
+    found = regions(torch.from_numpy(categories)).numpy()
+    assert np.unique(found, return_index=True)[1].tolist() == sorted(
+        np.flatnonzero(found == r)[0] for r in range(found.max() + 1)
+    )
+    for category in range(number):
+        parts, parts_number = ndimage.label(categories == category)
+        inside = categories == category
+        pairs = np.unique(np.stack([found[inside], parts[inside]]), axis=1)
+        assert pairs.shape[1] == parts_number == len(np.unique(found[inside]))
+
+
+@pytest.mark.usefixtures("compiling_runtime")
+def test_no_runtime_finds_a_chain_of_operations_to_compile() -> None:
+    chain = torch.jit.script(_chain)
+    for _ in range(3):
+        chain(torch.ones(4))
+    assert "TensorExprGroup" in str(torch.jit.last_executed_optimized_graph())  # it would show
+    graph = scripted(min_size=1)
+    noise = np.random.default_rng(0).normal(0, 1, (3, 20, 21)).astype(np.float32)
+    noise[:, 10:] *= 5
+    for _ in range(3):
+        run(graph, noise)
+    assert "TensorExprGroup" not in str(torch.jit.last_executed_optimized_graph())
+
+
+def _chain(x: torch.Tensor) -> torch.Tensor:
+    return (x + 1) * x - 2

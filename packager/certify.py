@@ -140,13 +140,13 @@ def _placements(
     small = [_tile(axis, consumer) for axis in axes]
     larger = [t + a.step for a, t in zip(axes, small, strict=True)]
     sizes = [small, larger][: 1 if small == larger or product.one_pass else tiles]
+    channels = len(product.gives.channels)
     if consumer == jdll.NAME:
-        default = jdll.place(axes, size)
+        default = jdll.place(axes, size, output_channels=channels)
         yield default
         if not product.one_pass and axes[0].step and isinstance(default, Placement):
             yield from (jdll.place(axes, size, tile=tile) for tile in sizes)
     elif consumer == ilastik.NAME:
-        channels = len(product.gives.channels)
         for tile in sizes:
             yield ilastik.place(axes, size, target=max(tile), channels=channels)
     else:

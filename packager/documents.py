@@ -11,8 +11,9 @@ from PIL import Image
 
 from packager.card import Card
 from packager.certificate import EXACT, Certificate, rows
+from packager.consumers.jdll import MOST_OUTPUT_BYTES, MOST_PIXELS
 from packager.describe import Subject
-from packager.kinds import expect_title_fits
+from packager.kinds import Product, expect_title_fits
 from zoo_models.checkpoint import Checkpoint
 
 Grey = NDArray[np.float32]
@@ -77,8 +78,7 @@ def _geometry(subject: Subject) -> str:
     if product.one_pass:
         return (
             "Not at all: an instance that two tiles share would get two numbers. Give it the whole "
-            "image, of any size; bioimageio.core (not blockwise) and deepImageJ (up to 50 million "
-            "pixels) do."
+            "image, of any size; bioimageio.core (not blockwise) and deepImageJ do."
         )
     rows = [
         (name, d.minimum, d.step or "fixed", d.halo, a.period, a.shrink)
@@ -115,9 +115,13 @@ def _consumers(subject: Subject) -> str:
     tiled = {
         "core": f"multiples of {period}; the command refuses all but min + n * step",
         "ilastik": f"multiples of {2 * period}",
-        "fiji": f"multiples of {period}",
+        "fiji": f"multiples of {period}, up to {_jdll_limit(product)}",
     }
-    whole = {"core": "any, in one pass", "ilastik": "do not use", "fiji": "up to 50 million pixels"}
+    whole = {
+        "core": "any, in one pass",
+        "ilastik": "do not use",
+        "fiji": f"up to {_jdll_limit(product)}",
+    }
     sizes = whole if product.one_pass else tiled
     core = "its Python API; the command `bioimageio predict`"
     table = [
@@ -129,6 +133,14 @@ def _consumers(subject: Subject) -> str:
         own = "`spoco-zoo predict PACKAGE IMAGE -o FOLDER`"
         table.insert(0, ("spoco-zoo", own, "instances", "any size"))
     return "# How to run it\n\n" + _table(("software", "how", "gives", "image sizes"), table)
+
+
+def _jdll_limit(product: Product) -> str:
+    """The largest image that JDLL takes as one tile; with a fixed size it makes tiles itself."""
+    if not product.axes[0].step:
+        return "any size"
+    values = MOST_OUTPUT_BYTES // (4 * len(product.gives.channels))
+    return f"{min(values, MOST_PIXELS // len(product.takes.channels)) // 10**6} million pixels"
 
 
 def _validation(card: Card) -> str:

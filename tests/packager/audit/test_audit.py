@@ -180,3 +180,19 @@ def test_a_file_that_is_no_package_is_one_line(tmp_path: Path) -> None:
     bad.write_bytes(b"no zip")
     with pytest.raises(PackageError, match="not a complete zip"):
         audit(bad)
+
+
+@pytest.mark.parametrize("extra", ["halo: 6", "halo: 2"])
+def test_what_is_derived_is_what_a_run_shows(make_third: Maker, extra: str) -> None:
+    source = make_third(Same(), extra=extra)
+    sizes = [(120, 120), (121, 131)]
+    ran = run_audit(source, image_sizes=sizes)
+    derived = run_audit(source, image_sizes=sizes, stitch_pixels=0)
+    assert {v.how for v in derived.verdicts} == {"derived"}
+    checked = 0
+    for one, other in zip(ran.verdicts, derived.verdicts, strict=True):
+        if one.how == "run":
+            assert one.outcome == other.outcome, (one, other)
+            assert abs(one.wrong - other.wrong) < 0.03, (one, other)
+            checked += 1
+    assert checked >= 6

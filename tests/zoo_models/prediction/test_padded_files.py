@@ -144,3 +144,14 @@ def test_a_failure_leaves_neither_image_nor_record(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a_padded\.tif: cannot be written"):
         pad_image(image, accepted, tmp_path / "out" / "a_padded.tif", overwrite=True)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a_padded.tif"]
+
+
+def test_only_axes_that_their_writer_named_decide_between_equal_sizes(tmp_path: Path) -> None:
+    predicted = np.random.default_rng(0).random((8, 8, 12)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "fiji.tif", predicted, imagej=True, metadata={"axes": "CYX"})
+    tifffile.imwrite(tmp_path / "bare.tif", predicted, photometric="minisblack")
+    padding = record((7, 9), (8, 12))
+    crop_predicted(tmp_path / "fiji.tif", padding, tmp_path / "o.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), predicted[:, :7, :9])
+    with pytest.raises(ImageError, match=r"bare\.tif.*2 choices of axes.*named axes"):
+        crop_predicted(tmp_path / "bare.tif", padding, tmp_path / "p.npy")

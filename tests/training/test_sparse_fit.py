@@ -126,10 +126,16 @@ def test_the_student_sees_the_first_view_and_the_teacher_the_second(
     module, (views, labels) = module_of(config, monkeypatch).eval(), batch_of(config)
     assert module.teacher is not None
     with torch.no_grad():
-        module.teacher.network.head.bias += 0.1  # type: ignore[union-attr, operator]
-        student, teacher = module.valid(views[:, 0]), module.valid(views[:, 1]) + 0.1
+        module.valid.head.weight *= 20  # type: ignore[union-attr, operator]
+        module.teacher.network.head.weight *= 40  # type: ignore[union-attr, operator]
+        student = module.valid(views[:, 0])
+        teacher = module.teacher.network(views[:, 1])  # type: ignore[operator]
     torch.manual_seed(7)
     expected = config.embedding_loss(student, labels, teacher)
+    assert expected["consistency"] > 0.01
+    torch.manual_seed(7)
+    swapped = module._terms(views.flip(1), labels)
+    assert swapped["consistency"].item() != pytest.approx(expected["consistency"].item(), rel=0.01)
     torch.manual_seed(7)
     found = module._terms(views, labels)
     for name, value in expected.items():

@@ -4,9 +4,9 @@ Every weight file is run under every consumer's placement on images that tell th
 and compared with one pass over the whole image, padded as that consumer pads it. Along one axis,
 with k pixels kept of a tile of T, and P the period::
 
-    on the grid      2k + 2P          |--- k ---|--- k ---|2P|
-    half on it       2k + P           |--- k ---|--- k ---|P|     ilastik re-centres by P / 2
-    off the grid     2k + 3           |--- k ---|--- k ---|3|     the last tile is shifted
+    on the grid      nk + 2P          |--- k ---|--- k ---|2P|    n: 2 or more
+    half on it       nk + P           |--- k ---|--- k ---|P|     ilastik re-centres by P / 2
+    off the grid     nk + 3           |--- k ---|--- k ---|3|     the last tile is shifted
     one small tile   about T / 3      |-----|
 
 Exact means that no value differs by more than 1e-4 standard deviations of the whole pass.
@@ -195,7 +195,12 @@ def _sizes(product: Product, consumer: str) -> list[tuple[int, ...]]:
     axes, grid = product.axes, product.grid
     tiles = [_tile(axis, consumer) for axis in axes]
     kept = [t - 2 * a.halo for a, t in zip(axes, tiles, strict=True)]
-    full = [k * (2 if a.step else 1) for a, k in zip(axes, kept, strict=True)]
+    # JDLL refuses images smaller than a third of a tile, which is at least the halo
+    least = [max(a.halo, math.ceil((t + a.step) / 3)) for a, t in zip(axes, tiles, strict=True)]
+    full = [
+        k * max(2 if a.step else 1, math.ceil(n / k))
+        for a, k, n in zip(axes, kept, least, strict=True)
+    ]
     rests = [(2 * p, p, 3) for p in grid]  # of the last tile: on the grid, half on it, off it
     recipes = [(1, 0), (0, 1), (1, 2)] if ndim == 2 else [(2, 0), (0, 0), (1, 1), (2, 2)]
     sizes = [
@@ -205,7 +210,7 @@ def _sizes(product: Product, consumer: str) -> list[tuple[int, ...]]:
         )
         for axis, which in recipes
     ]
-    small = tuple(math.ceil(t / 3 / (2 * p)) * 2 * p for t, p in zip(tiles, grid, strict=True))
+    small = tuple(math.ceil(n / (2 * p)) * 2 * p for n, p in zip(least, grid, strict=True))
     return [*sizes, small]
 
 

@@ -181,8 +181,8 @@ def _config(source: Path, description: Any) -> _Config:
         ) from error
     if config.kind != "embeddings":
         raise PackageError(
-            f"{source}: a package of kind {config.kind!r}; 'predict' runs kind 'embeddings': export "
-            "the checkpoint without --kind, or run this one with 'bioimageio predict'."
+            f"{source}: a package of kind {config.kind!r}; 'predict' runs kind 'embeddings': "
+            "export the checkpoint without --kind, or run this one with 'bioimageio predict'."
         )
     return config
 

@@ -23,7 +23,7 @@ from zoo_models import catalog
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.prediction.images import read_labels
 
-COMMANDS = ("train", "export", "predict", "evaluate", "models", "doctor")
+COMMANDS = ("train", "export", "predict", "pad", "crop", "evaluate", "audit", "models", "doctor")
 HEAVY = ("torch", "numpy", "scipy", "bioimageio", "lightning", "xarray", "tifffile", "pydantic")
 
 

@@ -6,7 +6,7 @@ The order of float32 and float64 sums is the reference's wherever a comparison o
 pixels hangs on it, so results differ only where the reference's own sums tie in their last bit.
 
 Runtimes compile chains of elementwise operations into kernels, anew for each image size: in
-libtorch 2.0 that took ten seconds and more per image, and a kernel may round otherwise. So no two
+libtorch 2.0 that took ten times as long as the run, and a kernel may round otherwise. So no two
 operations that can be compiled follow each other here: the second one works in place, or is one of
 those (`square`, `logical_and`, `clamp_min`, ...) that are never compiled. A test watches that.
 TorchScript may evaluate an index expression several times, so none works in place.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from packager.consumers import core, ilastik, jdll
 from packager.consumers.placement import DeclaredAxis, Placement, Refusal
 from packager.consumers.stitch import Run, read_padded, stitch
 from packager.kinds import Product, Target
+from packager.sample_tensors import TENSORS
 from packager.weights import WEIGHTS, WeightFormat, runner
 from zoo_models.checkpoint import Normalisation
 from zoo_models.errors import ExportError
@@ -49,21 +51,35 @@ def certify(product: Product, folder: Path, normalisation: Normalisation) -> Cer
         if form != "pytorch_state_dict"
     }
     verdicts = []
+    image = partial(_image, product, folder)
     for name in CONSUMERS:
-        trials = tuple(_trials(product, name, runs))
+        trials = tuple(_trials(product, name, runs, image))
         verdicts.append(Verdict(name, _grid(product, trials), trials))
     names = ("spoco-zoo", "torch", "onnxruntime", "bioimageio.core")
     return Certificate(tuple(verdicts), {n: version(n) for n in names})
 
 
-def _trials(product: Product, consumer: str, runs: Mapping[WeightFormat, Run]) -> Iterator[Trial]:
+def _image(product: Product, folder: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
+    """An image (c)(z)yx to try; noise holds no instances, so labels need the real test tensor."""
+    if not product.one_pass:
+        return position_rich(size, channels=len(product.takes.channels))
+    real: NDArray[np.float32] = np.load(folder / TENSORS["test_input"])[0]
+    return read_padded(real, Box.of_shape(size), "symmetric")
+
+
+def _trials(
+    product: Product,
+    consumer: str,
+    runs: Mapping[WeightFormat, Run],
+    image: Callable[[tuple[int, ...]], NDArray[np.float32]],
+) -> Iterator[Trial]:
     """All sizes; the first one, on the grid, in every weight file and with two tile sizes."""
     _, formats = CONSUMERS[consumer]
     for number, size in enumerate(_sizes(product, consumer)):
         for form in [f for f in formats if f in runs][: None if number == 0 else 1]:
             expected: dict[str, NDArray[np.float32]] = {}
             for placement in _placements(product, consumer, size, tiles=2 if number == 0 else 1):
-                yield _try(product, placement, (form, runs[form]), size, expected)
+                yield _try(product, placement, (form, runs[form]), image(size), expected)
 
 
 def expect_promised(
@@ -107,14 +123,13 @@ def _try(
     product: Product,
     placement: Placement | Refusal,
     form: tuple[WeightFormat, Run],
-    size: tuple[int, ...],
+    image: NDArray[np.float32],
     expected: dict[str, NDArray[np.float32]],
 ) -> Trial:
     """`expected`: the passes over the whole image that were made before, by padding."""
-    name, run = form
+    (name, run), size = form, image.shape[1:]
     if isinstance(placement, Refusal):
         return Trial(size, name, 0, math.inf, f"{placement.how}: {placement.reason}")
-    image = position_rich(size, channels=len(product.takes.channels))
     try:
         stitched = stitch(run, image, placement)
         if placement.padding not in expected:

@@ -29,6 +29,7 @@ from packager.card import Author, Card
 from packager.certificate import Certificate, as_config
 from packager.consumers.placement import DeclaredAxis
 from packager.kinds import Product, expect_title_fits
+from packager.sample_tensors import TENSORS
 from packager.weights import ONNX_OPSET, WEIGHTS, WeightFormat
 from zoo_models.checkpoint import ARCHITECTURES, Checkpoint
 from zoo_models.postprocessing import CLUSTERERS
@@ -40,13 +41,6 @@ CONFIG_VERSION = 1
 RDF = "rdf.yaml"
 README = "README.md"
 COVER = "cover.png"
-TENSORS = {
-    "test_input": "test_input.npy",
-    "test_output": "test_output.npy",
-    "sample_input": "sample_input.tif",
-    "sample_output": "sample_output.tif",
-}
-
 Entry = dict[str, Any]
 """A mapping of the description file; it leaves this module only as text."""
 

@@ -29,10 +29,11 @@ from packager import sample_tensors, weights
 from packager.card import Card
 from packager.certificate import Certificate
 from packager.certify import certify, expect_promised
-from packager.describe import COVER, RDF, README, TENSORS, Digests, Subject, describe
+from packager.describe import COVER, RDF, README, Digests, Subject, describe
 from packager.documents import cover, readme
 from packager.kinds import KindName, Product, Target, expect_title_fits
 from packager.kinds import product as make_product
+from packager.sample_tensors import TENSORS
 from packager.weights import WEIGHTS, WeightFormat
 from zoo_models import architectures
 from zoo_models.checkpoint import Checkpoint, sha256

@@ -26,6 +26,14 @@ from zoo_models.prediction.blocks import BlockGrid, read_mirrored
 from zoo_models.prediction.engine import TILE_LIMIT, predict_embeddings
 from zoo_models.prediction.images import expect_image, read_image
 
+TENSORS = {
+    "test_input": "test_input.npy",
+    "test_output": "test_output.npy",
+    "sample_input": "sample_input.tif",
+    "sample_output": "sample_output.tif",
+}
+"""Names of the files in a package."""
+
 EXTRA_STEPS = {"yx": (3, 5), "zyx": (0, 1, 2)}
 """Steps added to the smallest tile, per axis: all different, few in 3D where pixels are many."""
 

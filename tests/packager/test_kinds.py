@@ -26,7 +26,14 @@ from zoo_models.postprocessing import build_clusterer
 from zoo_models.prediction.blocks import BlockGrid
 from zoo_models.prediction.engine import predict_embeddings
 
-SETTINGS: dict[str, Any] = {"radius": 0.2, "merge": 0.3, "min_size": 5, "background": [0.1, 0, 0.1]}
+SETTINGS: dict[str, Any] = {
+    "join": 0.03,
+    "merge": 0.1,
+    "radius": 0.1,
+    "solid": 0.0,
+    "min_size": 5,
+    "background": [-0.118, -0.454, -0.236],  # the untrained network's answer to the empty parts
+}
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,7 @@ def write_torchscript(network: torch.nn.Module, example: torch.Tensor, path: Pat
             "trace would freeze; crop and pad by constants."
         )
     traced.save(str(path))
+    _forget_sources(path)
 
 
 def write_scripted(network: torch.nn.Module, path: Path) -> None:
@@ -99,6 +101,25 @@ def write_scripted(network: torch.nn.Module, path: Path) -> None:
     """
     refuse_training_mode(network)
     torch.jit.script(network).save(str(path))
+    _forget_sources(path)
+
+
+def _forget_sources(path: Path) -> None:
+    """Rewrite a TorchScript file without its debug records: they hold paths of this machine.
+
+    torch aligns its records to 64 bytes by an extra field "FB" in each header; so does this.
+    """
+    content = io.BytesIO(path.read_bytes())
+    with zipfile.ZipFile(content) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
+        for record in old.infolist():
+            if record.filename.endswith(".debug_pkl"):
+                continue
+            entry = zipfile.ZipInfo(record.filename)
+            assert new.fp is not None
+            header = new.fp.tell() + 30 + len(record.filename.encode()) + 4
+            padding = -header % 64
+            entry.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
+            new.writestr(entry, old.read(record))
 
 
 def write_onnx(

@@ -1,6 +1,6 @@
 """Certify a package: what each consumer makes of the exported weights, measured, not promised.
 
-Every weight file is run under every consumer's placement on images that tell their own position,
+Every weight file is run under every consumer's placement on real images that tell their position,
 and compared with one pass over the whole image, padded as that consumer pads it. Along one axis,
 with k pixels kept of a tile of T, and P the period::
 
@@ -34,6 +34,9 @@ from zoo_models.checkpoint import Normalisation
 from zoo_models.errors import ExportError
 from zoo_models.geometry import Box
 
+NOISE = 0.1
+"""Noise on test images, in standard deviations of the image."""
+
 CONSUMERS: dict[str, tuple[Target, tuple[WeightFormat, ...]]] = {
     core.NAME: ("core", ("torchscript", "onnx")),
     ilastik.NAME: ("ilastik", ("torchscript",)),
@@ -60,11 +63,15 @@ def certify(product: Product, folder: Path, normalisation: Normalisation) -> Cer
 
 
 def _image(product: Product, folder: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
-    """An image (c)(z)yx to try; noise holds no instances, so labels need the real test tensor."""
-    if not product.one_pass:
-        return position_rich(size, channels=len(product.takes.channels))
+    """The package's test tensor mirrored to `size`, with noise, so that no two places look alike.
+
+    A trained network answers noise alone with background, which looks the same in every tile.
+    """
     real: NDArray[np.float32] = np.load(folder / TENSORS["test_input"])[0]
-    return read_padded(real, Box.of_shape(size), "symmetric")
+    noise = position_rich(size, channels=len(product.takes.channels))
+    strength = NOISE * real.std() / noise.std()
+    mirrored = read_padded(real, Box.of_shape(size), "symmetric")
+    return np.asarray(mirrored + strength * (noise - noise.mean()), np.float32)
 
 
 def _trials(

@@ -26,6 +26,8 @@ def certificate(made: Product, checkpoint: Checkpoint, folder: Path) -> Certific
     smallest = [axis.minimum for axis in made.axes]
     example = torch.rand(1, len(made.takes.channels), *smallest)
     write_torchscript(made.graph, example, folder / WEIGHTS["torchscript"])
+    taken = position_rich([2 * n for n in smallest], channels=len(made.takes.channels))
+    np.save(folder / "test_input.npy", taken[None])
     only = dataclasses.replace(made, formats=("torchscript",))
     return certify(only, folder, checkpoint.normalisation)
 

@@ -66,6 +66,7 @@ def wrong_sizes(verdict: Verdict, period: int) -> set[bool]:
         ({"levels": 1, "upsampling": "nearest"}, [2, 2]),
         ({"levels": 2}, [4, 4]),
         ({"levels": 3, "convolutions": 1}, [8, 8]),
+        ({"levels": 4, "width": 2}, [16, 16]),
         ({"levels": 2, "factor": [2, 4], "kernel": [3, 1]}, [4, 16]),
         ({"levels": 1, "ndim": 3, "factor": [1, 2, 2], "width": 2}, [1, 2, 2]),
     ],

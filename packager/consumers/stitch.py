@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from packager.consumers.placement import Padding, Placement
 from zoo_models.geometry import Box
+from zoo_models.prediction.blocks import read_mirrored
 
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]
@@ -48,18 +49,12 @@ def stitch(run: Run, image: Array, placement: Placement) -> Stitched:
 
 def read_padded(image: Array, box: Box, padding: Padding) -> Array:
     """The pixels of `box` from an image c(z)yx, with numpy's padding beyond its border."""
+    if padding == "symmetric":
+        return read_mirrored(image, box)
     for axis, (start, stop, size) in enumerate(
         zip(box.start, box.stop, image.shape[1:], strict=True), start=1
     ):
-        image = np.take(image, _mirrored(np.arange(start, stop), size, padding), axis=axis)
+        period = max(1, 2 * (size - 1))
+        position = np.arange(start, stop) % period
+        image = np.take(image, np.minimum(position, period - position), axis=axis)
     return image
-
-
-def _mirrored(position: NDArray[np.int_], size: int, padding: Padding) -> NDArray[np.int_]:
-    """Where in 0..size-1 a position outside it is read, mirrored as often as needed."""
-    if padding == "symmetric":
-        position = position % (2 * size)
-        return np.minimum(position, 2 * size - 1 - position)
-    period = max(1, 2 * (size - 1))
-    position = position % period
-    return np.minimum(position, period - position)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from zoo_models.architectures.unet_valid import Pad
 from zoo_models.checkpoint import Checkpoint, valid_unet_axes
 from zoo_models.errors import ExportError
 from zoo_models.geometry import TileGeometry
@@ -79,12 +80,13 @@ class BoundariesGraph(nn.Module):
         self.crop_before = network.crop_before
         self.valid = network.valid
         self.boundaries = boundaries
-        self.crop_after = [-c for c in _pads(crop)]
-        self.put_back = _pads(halo)
+        self.crop_after = Pad([-c for c in crop])
+        self.put_back = Pad(halo)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         maps = self.boundaries(self.valid(self.crop_before(x)))
-        return F.pad(F.pad(maps, self.crop_after), self.put_back)
+        same_size: torch.Tensor = self.put_back(self.crop_after(maps))
+        return same_size
 
 
 def boundaries_graph(checkpoint: Checkpoint) -> tuple[nn.Module, TileGeometry]:
@@ -128,7 +130,3 @@ def _moved(centre: list[int], axis: int, offset: int) -> list[int]:
 
 def _length(vectors: torch.Tensor) -> torch.Tensor:
     return torch.sqrt((vectors * vectors).sum(1, keepdim=True))
-
-
-def _pads(margin: list[int]) -> list[int]:
-    return [m for axis_margin in reversed(margin) for m in (axis_margin, axis_margin)]

@@ -1,4 +1,4 @@
-"""Folders of annotated images: images/, labels/ and splits.json, read once into memory."""
+"""Annotated images of any layout (training/layouts), read once into memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.layouts import LAYOUTS, folders, volumes
+from training.layouts.sources import Pair, Wanted
+from training.sections import DataSection, Split
 from zoo_models.checkpoint import Normalisation
 from zoo_models.errors import ImageError
-from zoo_models.prediction.images import expect_image, read_image, read_labels
-from zoo_models.splits import data_file, split_names
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,32 @@ class Sample:
     labels: NDArray[np.int32]
 
 
+def read_data(data: DataSection, split: Split, *, channels: int) -> tuple[Sample, ...]:
+    """All samples of one split of the data that a configuration names, of any layout.
+
+    Raises:
+        ImageError: the folder, its splits, an image or a label file is missing or unfit; the
+            problems of all files in one message.
+    """
+    limits = data.crop.get(split, {})
+    wanted = Wanted(data.axes, channels, tuple(limits.get(axis) for axis in data.axes))
+    return _read_all(_pairs(data, split), wanted, Normalisation(data.gain, data.offset))
+
+
 def read_split(
     folder: Path, split: str, *, axes: str, channels: int, normalisation: Normalisation
 ) -> tuple[Sample, ...]:
-    """All samples of one split ("train", "val" or "test") of a data folder.
+    """All samples of one split ("train", "val" or "test") of a folder with images/, labels/ and
+    splits.json. Raises ImageError as `read_data`."""
+    wanted = Wanted(axes, channels, (None,) * len(axes))
+    return _read_all(folders.pairs(folder, split), wanted, normalisation)
 
-    Raises:
-        ImageError: the folder, its splits.json, an image or a label file is missing or unfit; the
-            problems of all files in one message.
-    """
+
+def _read_all(pairs: list[Pair], wanted: Wanted, norm: Normalisation) -> tuple[Sample, ...]:
     samples, problems = [], []
-    for name in split_names(folder, split):
+    for pair in pairs:
         try:
-            samples.append(
-                _read_sample(folder, name, axes=axes, channels=channels, norm=normalisation)
-            )
+            samples.append(_read_sample(pair, wanted, norm))
         except ImageError as error:
             problems.append(str(error))
     if problems:
@@ -47,19 +59,27 @@ def read_split(
     return tuple(samples)
 
 
-def _read_sample(
-    folder: Path, name: str, *, axes: str, channels: int, norm: Normalisation
-) -> Sample:
-    image = read_image(data_file(folder, "images", name))
-    expect_image(image, axes=axes, channels=channels)
-    path = data_file(folder, "labels", name)
-    labels = read_labels(path)
-    if labels.shape != image.data.shape[1:]:
+def _pairs(data: DataSection, split: Split) -> list[Pair]:
+    folder = Path(data.folder)
+    if data.layout != "volumes":
+        return LAYOUTS[data.layout].pairs(folder, split)
+    if split not in data.volumes:
         raise ImageError(
-            f"{path}: labels of shape {labels.shape}, expected {image.data.shape[1:]} as the image."
+            f"data.volumes names no split {split!r}, found {', '.join(data.volumes)}: add "
+            f"[data.volumes.{split}]"
         )
-    if labels.max(initial=0) >= 2**31:
+    paths = data.volumes[split]
+    return volumes.pairs(folder, images=paths.images, labels=paths.labels)
+
+
+def _read_sample(pair: Pair, wanted: Wanted, norm: Normalisation) -> Sample:
+    image, labels = pair.image.image(wanted), pair.labels.labels(wanted)
+    if labels.whole != image.whole:
         raise ImageError(
-            f"{path}: label {labels.max()}, expected less than 2^31: number them anew."
+            f"{pair.labels}: labels of shape {labels.whole}, expected {image.whole} as the image."
         )
-    return Sample(name, norm.apply(image.data), np.ascontiguousarray(labels, np.int32))
+    if labels.data.max(initial=0) >= 2**31:
+        raise ImageError(
+            f"{pair.labels}: label {labels.data.max()}, expected less than 2^31: number them anew."
+        )
+    return Sample(pair.name, norm.apply(image.data), np.ascontiguousarray(labels.data, np.int32))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo_models.colours import distinct_colours, inner_borders
 from zoo_models.errors import ImageError
 
 
@@ -41,21 +42,6 @@ def draw_outlines(image: NDArray[np.float32], labels: NDArray[np.integer]) -> ND
     low, high = np.percentile(image, [0.5, 99.8])
     grey = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1) ** 0.6
     picture = np.repeat((grey * 255).astype(np.uint8)[..., None], 3, axis=2)
-    border = np.zeros(labels.shape, bool)
-    for axis in (0, 1):
-        differ = np.diff(labels, axis=axis) != 0
-        low_side = [slice(None), slice(None)]
-        high_side = [slice(None), slice(None)]
-        low_side[axis], high_side[axis] = slice(None, -1), slice(1, None)
-        border[tuple(low_side)] |= differ
-        border[tuple(high_side)] |= differ
-    border &= labels > 0
-    picture[border] = _colours(int(labels.max()) + 1)[labels[border]]
+    border = inner_borders(labels)
+    picture[border] = distinct_colours(int(labels.max()) + 1)[labels[border]]
     return picture
-
-
-def _colours(number: int) -> NDArray[np.uint8]:
-    """Bright colours, neighbours in number far apart in hue (golden angle)."""
-    hue = (np.arange(number) * 0.61803398875) % 1.0
-    phases = np.stack([hue, hue - 1 / 3, hue - 2 / 3], axis=1)
-    return (255 * (0.6 + 0.4 * np.cos(2 * np.pi * phases))).astype(np.uint8)

@@ -24,6 +24,7 @@ from training.sections import (
     Section,
     SupervisionSection,
     TeacherSection,
+    TransferSection,
 )
 from zoo_models.checkpoint import ClustererSettings, Normalisation, valid_unet_axes
 from zoo_models.errors import ConfigError, GeometryError
@@ -36,6 +37,7 @@ class TrainingConfig(Section):
     data: DataSection
     network: NetworkSection = NetworkSection()
     loss: LossSection = LossSection()
+    transfer: TransferSection | None = None
     supervision: SupervisionSection | None = None
     teacher: TeacherSection | None = None
     patch: PatchSection
@@ -106,6 +108,12 @@ class TrainingConfig(Section):
     def validation_loss(self) -> EmbeddingLoss:
         """The training loss as under full supervision, without a teacher: val has all labels."""
         return dataclasses.replace(self.embedding_loss, unlabeled=None)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first step: lower where the run starts from trained weights."""
+        factor = 1.0 if self.transfer is None else self.transfer.lr_factor
+        return self.optimiser.lr * factor
 
     @property
     def normalisation(self) -> Normalisation:
@@ -179,10 +187,13 @@ def _next_output(network: ValidUNetAxis, width: int) -> int:
     return first + max(0, -(-(width - first) // network.period)) * network.period
 
 
-def load_config(path: Path, *, data: Path | None = None) -> TrainingConfig:
-    """Read and check a configuration; `data` replaces its data.folder.
+def load_config(
+    path: Path, *, data: Path | None = None, init: Path | None = None
+) -> TrainingConfig:
+    """Read and check a configuration; `data` replaces its data.folder, `init` its transfer.init.
 
-    A relative data.folder is looked up beside the configuration file.
+    Relative paths in the file are looked up beside it. `init` for a file without [transfer] keeps
+    the file's learning rate: it was chosen for this run.
 
     Raises:
         ConfigError: missing file, broken TOML, or values that cannot work; all of them at once.
@@ -191,14 +202,24 @@ def load_config(path: Path, *, data: Path | None = None) -> TrainingConfig:
         raise ConfigError(f"{path}: no such file; expected a training configuration in TOML.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        section = values.get("data")
-        if isinstance(section, dict) and (data or isinstance(section.get("folder"), str)):
-            section["folder"] = str(data or (path.parent / section["folder"]).resolve())
+        if init is not None:
+            values.setdefault("transfer", {"lr_factor": 1.0})
+        for section, key, given in (("data", "folder", data), ("transfer", "init", init)):
+            _set_path(values.get(section), key, given, beside=path.parent)
         return TrainingConfig.model_validate(values)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error}).") from error
     except (ValidationError, GeometryError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
+
+
+def _set_path(section: Any, key: str, given: Path | None, *, beside: Path) -> None:
+    """Put in what was given from outside, or make the file's own path independent of where we are.
+
+    What is no section or no path stays as it is, to be refused with all other mistakes.
+    """
+    if isinstance(section, dict) and (given or isinstance(section.get(key), str)):
+        section[key] = str(given or (beside / section[key]).resolve())
 
 
 def _one_line(error: ValidationError | GeometryError) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,16 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from training.config import TrainingConfig
-from training.datasets import Sample, read_data
+from training.datasets import Sample, read_split
 from training.module import EmbeddingModule
 from training.patches import EpochSampler, Patches
-from training.sections import Split
+from training.progress.bar import Bar
+from training.progress.pictures import choose
+from training.progress.writer import ProgressWriter, remove_progress
+from training.provenance import provenance
 from training.sparse import sparsely_labelled
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
-from zoo_models.errors import CheckpointError, ConfigError, OutputExistsError
+from zoo_models.errors import ConfigError, OutputExistsError
 
 CHECKPOINT = "checkpoint.safetensors"
 LAST = "last.ckpt"
@@ -35,15 +37,14 @@ def fit(
     config: TrainingConfig,
     run_dir: Path,
     *,
-    init: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Path:
     """Train and return the path of the checkpoint, written anew at every best validation AP@0.5.
 
-    `init`, a checkpoint, gives the weights to start from instead of random ones.
-    `progress` shows Lightning's bar with the loss and the validation scores.
+    `progress` shows a bar with the loss, its terms and the validation scores. Without it nothing is
+    printed; pictures, tables and the page index.html are written to `run_dir` either way.
 
     A run that was cut goes on with `resume`, from the end of its last whole epoch, and sees the
     same patches as an undisturbed one.
@@ -55,19 +56,23 @@ def fit(
     """
     last = run_dir / LAST
     _refuse_confusion(run_dir, resume=resume, overwrite=overwrite)
-    train, val = _read(config, "train"), _read(config, "val")
+    train, val = (_read(config, split) for split in ("train", "val"))
     if config.supervision is not None:
         train = sparsely_labelled(train, config.supervision)
     if config.run.validation_images:
         val = val[:: max(1, len(val) // config.run.validation_images)]
     lightning.seed_everything(config.seed, verbose=False)
     module = EmbeddingModule(config, val)
-    if init is not None:
-        _start_from(module.network, init)
-        if module.teacher is not None:
-            module.teacher.start_from(module.valid)
-    writer = CheckpointWriter(config, run_dir / CHECKPOINT)
-    trainer = _trainer(config, run_dir, writer, progress=progress)
+    if not resume:
+        if config.transfer is not None:
+            module.start_from(config.transfer)
+        remove_progress(run_dir)
+    writers = [
+        CheckpointWriter(config, run_dir / CHECKPOINT),
+        ProgressWriter(config, run_dir, pictured=choose(val)),
+        *([Bar()] if progress else []),
+    ]
+    trainer = _trainer(config, run_dir, writers)
     step = torch.load(last, weights_only=False)["global_step"] if resume else 0
     trainer.fit(
         module,
@@ -129,7 +134,6 @@ def build_checkpoint(
 
     The configuration travels whole, except where the data lay on the training machine.
     """
-    record = config.model_dump(mode="json", exclude={"data": {"folder"}})
     return Checkpoint(
         architecture=config.network.architecture,
         kwargs=config.network_kwargs,
@@ -143,32 +147,21 @@ def build_checkpoint(
             config.clusterer.name, {"background": module.background, **config.clusterer.settings}
         ),
         provenance={
-            "config": record,
-            "data": Path(config.data.folder).name,
-            "splits": {"train": "train", "validation": "val"},
-            "seed": config.seed,
+            **provenance(config, module.source),
             "step": step,
             "validation": metrics,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("spoco-zoo", "torch", "lightning", "monai")},
-            },
         },
     )
 
 
-def _read(config: TrainingConfig, split: Split) -> tuple[Sample, ...]:
-    return read_data(config.data, split, channels=config.network.in_channels)
-
-
-def _start_from(network: torch.nn.Module, init: Path) -> None:
-    try:
-        network.load_state_dict(dict(Checkpoint.load(init).weights))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{init}: its weights do not fit the network of the configuration "
-            f"({str(error).splitlines()[-1].strip()}); use the configuration's own architecture."
-        ) from error
+def _read(config: TrainingConfig, split: str) -> tuple[Sample, ...]:
+    return read_split(
+        Path(config.data.folder),
+        split,
+        axes=config.data.axes,
+        channels=config.network.in_channels,
+        normalisation=config.normalisation,
+    )
 
 
 def _patch_loader(train: tuple[Sample, ...], config: TrainingConfig, *, start: int) -> Any:
@@ -182,10 +175,10 @@ def _patch_loader(train: tuple[Sample, ...], config: TrainingConfig, *, start: i
 
 
 def _trainer(
-    config: TrainingConfig, run_dir: Path, writer: Callback, *, progress: bool
+    config: TrainingConfig, run_dir: Path, writers: Sequence[Callback]
 ) -> lightning.Trainer:
     callbacks: list[Callback] = [
-        writer,
+        *writers,
         ModelCheckpoint(run_dir, filename="last", enable_version_counter=False),
         LearningRateMonitor(),
     ]
@@ -204,5 +197,5 @@ def _trainer(
         gradient_clip_val=1.0,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,  # Lightning's; ours is a callback
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning
@@ -17,8 +18,9 @@ from training.config import TrainingConfig
 from training.datasets import Sample
 from training.losses.adversarial import mask_pairs
 from training.losses.phase_consistency import draw_shift, phase_consistency, with_shifted
-from training.sections import TeacherSection
+from training.sections import TeacherSection, TransferSection
 from training.teacher import Trained, build_teacher
+from training.transfer import Source, start_from
 from zoo_models.checkpoint import build_network
 from zoo_models.errors import ConfigError
 from zoo_models.geometry import TileGeometry
@@ -26,6 +28,18 @@ from zoo_models.metrics import score
 from zoo_models.postprocessing import build_clusterer
 from zoo_models.prediction.blocks import BlockGrid
 from zoo_models.prediction.engine import TILE_LIMIT, predict_embeddings
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What validation found in one image: handed to the callbacks, kept by nobody else.
+
+    embeddings: D(z)yx float32; instances: (z)yx integers, 0 is background.
+    """
+
+    sample: Sample
+    embeddings: NDArray[np.float32]
+    instances: NDArray[np.integer]
 
 
 class EmbeddingModule(lightning.LightningModule):
@@ -50,7 +64,27 @@ class EmbeddingModule(lightning.LightningModule):
         self.validation_loss = config.validation_loss
         self.geometry = TileGeometry.from_network(config.network_axes)
         self.clusterer = build_clusterer(config.clusterer_settings)
+        self.source: Source | None = None
         self._backgrounds: list[NDArray[np.float32]] = []
+
+    def start_from(self, section: TransferSection) -> None:
+        """Take the weights of a checkpoint; the teacher, too, begins with them."""
+        self.source = start_from(self.network, section)
+        if self.teacher is not None:
+            self.teacher.start_from(self.valid)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["source"] = None if self.source is None else asdict(self.source)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run keeps the record of its start: the file may be another by now, or gone."""
+        source = checkpoint.get("source")
+        if self.config.transfer is not None and source is None:
+            raise ConfigError(
+                f"found [transfer] init = {self.config.transfer.init} for a run that began with "
+                "random weights: leave it out to go on with the run, or start a new one."
+            )
+        self.source = None if source is None else Source(**source)
 
     def on_fit_start(self) -> None:
         if self.adversary is not None and self.trainer.world_size > 1:
@@ -72,7 +106,6 @@ class EmbeddingModule(lightning.LightningModule):
         images, labels = batch
         terms = self._terms(images, labels)
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, on_epoch=True)
-        self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False)
         return terms["loss"]
 
     def _terms(self, patches: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -127,7 +160,7 @@ class EmbeddingModule(lightning.LightningModule):
         if self.teacher is not None:
             self.teacher.after_step(self.valid)
 
-    def validation_step(self, number: int, index: int) -> None:
+    def validation_step(self, number: int, index: int) -> dict[str, Prediction]:
         """Whole image: tiles, clustering, scores; the loss on a window in its middle."""
         sample = self.validation[number]
         grid = BlockGrid.covering(
@@ -143,7 +176,8 @@ class EmbeddingModule(lightning.LightningModule):
         outside = sample.labels == 0
         if outside.any():
             self._backgrounds.append(embeddings[:, outside].mean(axis=1))
-        scores = score(self.clusterer(embeddings), sample.labels)
+        instances = self.clusterer(embeddings)
+        scores = score(instances, sample.labels)
         self._log_mean("val/ap50", scores.ap50)
         self._log_mean("val/sbd", scores.sbd)
         self._log_mean("val/dic", scores.dic)
@@ -156,6 +190,7 @@ class EmbeddingModule(lightning.LightningModule):
             torch.from_numpy(sample.labels[middle].astype(np.int64))[None],
         )
         self._log_mean("val/loss", float(terms["loss"]))
+        return {"prediction": Prediction(sample, embeddings, instances)}
 
     def on_validation_epoch_start(self) -> None:
         self._backgrounds.clear()
@@ -172,15 +207,16 @@ class EmbeddingModule(lightning.LightningModule):
         return [round(float(v), 4) for v in np.median(self._backgrounds, axis=0)]
 
     def _log_mean(self, name: str, value: float) -> None:
-        shown = name in ("val/ap50", "val/sbd")
-        self.log(name, value, batch_size=1, prog_bar=shown, sync_dist=True)
+        self.log(name, value, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         section = self.config.optimiser
         groups = [{"params": list(self.network.parameters())}]
         if isinstance(self.teacher, Trained):
             groups.append({"params": list(self.teacher.parameters())})
-        optimiser = torch.optim.Adam(groups, lr=section.lr, weight_decay=section.weight_decay)
+        optimiser = torch.optim.Adam(
+            groups, lr=self.config.learning_rate, weight_decay=section.weight_decay
+        )
         if section.schedule == "cosine":
             schedule: Any = CosineAnnealingLR(optimiser, self.config.run.max_steps)
             return {

@@ -18,7 +18,12 @@ def train(
         typer.Option(help="Data folder (images/, labels/, splits.json) instead of data.folder."),
     ] = None,
     init: Annotated[
-        Path | None, typer.Option(help="Checkpoint whose weights the run starts from.")
+        Path | None,
+        typer.Option(
+            help="Checkpoint whose weights the run starts from: sets transfer.init. The learning "
+            "rate stays the configuration's, times lr_factor if it has a [transfer] section. "
+            "Not read again with --resume."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was cut.")
@@ -26,8 +31,11 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
 ) -> None:
-    """Train a network; writes checkpoint.safetensors at every best validation score."""
-    _require_training_extra()
+    """Train a network; writes checkpoint.safetensors at every best validation score.
+
+    Open index.html in the run folder for curves and pictures: every validation writes it anew.
+    """
+    require_training_extra()
     import torch
 
     from packager.cli.outputs import expect_writable
@@ -36,19 +44,17 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
-    settings = load_config(config, data=data)
+    settings = load_config(config, data=data, init=init)
     run_dir = out or Path("runs") / settings.name
     expect_writable(run_dir)
-    _quieten_lightning()
-    checkpoint = fit(
-        settings, run_dir, init=init, resume=resume, overwrite=overwrite, progress=True
-    )
+    quieten_lightning()
+    checkpoint = fit(settings, run_dir, resume=resume, overwrite=overwrite, progress=True)
     typer.echo(
         f"{checkpoint}\nnext: spoco-zoo export {checkpoint} -o {settings.name}.zip --card CARD"
     )
 
 
-def _quieten_lightning() -> None:
+def quieten_lightning() -> None:
     """Leave the progress bar and real warnings, not Lightning's tips and its view of our folder."""
     import logging
     import warnings
@@ -58,7 +64,12 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 
 
-def _require_training_extra() -> None:
+def require_training_extra() -> None:
+    """Say which libraries are missing, and how to get them.
+
+    Raises:
+        InputError: one is missing.
+    """
     from importlib.util import find_spec
 
     from zoo_models.errors import InputError

@@ -18,13 +18,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from training.config import TrainingConfig
-from training.datasets import Sample, read_split
+from training.datasets import Sample, read_data
 from training.module import EmbeddingModule
 from training.patches import EpochSampler, Patches
 from training.progress.bar import Bar
 from training.progress.pictures import choose
 from training.progress.writer import ProgressWriter, remove_progress
 from training.provenance import provenance
+from training.sections import Split
 from training.sparse import sparsely_labelled
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import ConfigError, OutputExistsError
@@ -56,7 +57,7 @@ def fit(
     """
     last = run_dir / LAST
     _refuse_confusion(run_dir, resume=resume, overwrite=overwrite)
-    train, val = (_read(config, split) for split in ("train", "val"))
+    train, val = _read(config, "train"), _read(config, "val")
     if config.supervision is not None:
         train = sparsely_labelled(train, config.supervision)
     if config.run.validation_images:
@@ -154,14 +155,8 @@ def build_checkpoint(
     )
 
 
-def _read(config: TrainingConfig, split: str) -> tuple[Sample, ...]:
-    return read_split(
-        Path(config.data.folder),
-        split,
-        axes=config.data.axes,
-        channels=config.network.in_channels,
-        normalisation=config.normalisation,
-    )
+def _read(config: TrainingConfig, split: Split) -> tuple[Sample, ...]:
+    return read_data(config.data, split, channels=config.network.in_channels)
 
 
 def _patch_loader(train: tuple[Sample, ...], config: TrainingConfig, *, start: int) -> Any:

@@ -6,19 +6,82 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from training.layouts import LAYOUTS
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Split = Literal["train", "val", "test"]
+
+
+class VolumesSection(Section):
+    """Images of one split and their labels, by path; see training/layouts/volumes.py."""
+
+    images: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_for_one(self) -> VolumesSection:
+        if len(self.images) != len(self.labels):
+            raise ValueError(
+                f"{len(self.images)} images and {len(self.labels)} labels given, expected one "
+                "label path for each image path"
+            )
+        return self
+
+
 class DataSection(Section):
-    """Images to learn from: a folder with images/, labels/ and splits.json."""
+    """Images to learn from. `layout` says how they lie in `folder`; see docs/data.md.
+
+    `volumes` names the paths of each split of the layout "volumes", relative to `folder`. `crop`
+    keeps, per split and axis, the pixels from a start to a stop of every image.
+    """
 
     folder: str
+    layout: Literal[
+        "folders",
+        "volumes",
+        "cvppp",
+        "cityscapes",
+        "ovules",
+        "stem",
+        "vnc",
+        "mitoem",
+        "bbbc006",
+        "dsb2018",
+        "nuclei3d",
+    ] = "folders"
     axes: Literal["yx", "zyx"] = "yx"
     voxel_size_um: tuple[float, ...] | None = None
     gain: float = 1.0
     offset: float = 0.0
+    # Excluded from records, which never tell where files lay.
+    volumes: dict[Split, VolumesSection] = Field({}, exclude=True)
+    crop: dict[Split, dict[str, tuple[int, int]]] = {}
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> DataSection:
+        if (self.layout == "volumes") != bool(self.volumes):
+            raise ValueError(
+                f"the layout is {self.layout!r} and {len(self.volumes)} splits are named in "
+                'data.volumes, expected paths there with layout = "volumes" and only with it'
+            )
+        axes = LAYOUTS[self.layout].axes if self.layout in LAYOUTS else None
+        if axes not in (None, self.axes):
+            raise ValueError(
+                f"axes is {self.axes!r}, but images of the layout {self.layout!r} have the axes "
+                f'{axes!r}: set axes = "{axes}"'
+            )
+        for split, limits in self.crop.items():
+            for axis, (start, stop) in limits.items():
+                if axis not in self.axes or not 0 <= start < stop:
+                    raise ValueError(
+                        f"crop.{split}.{axis} is [{start}, {stop}], expected an axis of "
+                        f"{self.axes!r} and 0 <= start < stop"
+                    )
+        return self
 
 
 class NetworkSection(Section):

@@ -33,7 +33,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     Labels are numbered anew, only 0 stays 0. With a teacher: two views (2, C, input + reach).
 
     An image is drawn with a probability in proportion to the square root of its size, then one of
-    its instances, and a window that holds a pixel of it.
+    its instances, and a window that holds a pixel of it. Under sparse supervision images without a
+    labeled instance are not drawn; under full supervision their background is one to learn.
     """
 
     def __init__(self, samples: Sequence[Sample], config: TrainingConfig) -> None:
@@ -44,7 +45,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.augment = augment(config.augmentation, ndim=config.ndim)
         self.reach = config.patch_reach
         self.samples = [_mirrored(s, self.shrink, self.output, reach=self.reach) for s in samples]
-        sizes = np.sqrt([s.labels.size for s in samples])
+        drawn = [s.labels.any() or not config.sparse for s in samples]
+        sizes = np.sqrt([s.labels.size * d for s, d in zip(samples, drawn, strict=True)])
         self.probabilities = sizes / sizes.sum()
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:

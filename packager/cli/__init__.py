@@ -10,7 +10,19 @@ import sys
 
 import typer
 
-from packager.cli import audit, crop, doctor, evaluate, export, models, pad, predict, train
+from packager.cli import (
+    audit,
+    crop,
+    doctor,
+    evaluate,
+    experiments,
+    export,
+    models,
+    pad,
+    predict,
+    train,
+    tune,
+)
 from zoo_models.errors import SpocoZooError
 
 app = typer.Typer(
@@ -22,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.command("pad")(pad.pad)
@@ -30,6 +43,7 @@ app.command("audit")(audit.audit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
+app.add_typer(experiments.app, name="experiments", help="Declared runs: train, score, table.")
 
 
 def main() -> None:

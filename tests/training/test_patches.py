@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,16 @@ def test_epochs_count_on_from_where_a_cut_run_ended() -> None:
     sampler = EpochSampler(3, start=6)
     assert list(sampler) == [6, 7, 8]
     assert list(sampler) == [9, 10, 11]
+
+
+def test_sparse_patches_come_from_images_with_a_labeled_instance(config_file: Path) -> None:
+    text = config_file.read_text()
+    first, second = samples_in(config_file.parent / "data")
+    samples = (replace(first, labels=np.zeros_like(first.labels)), second)
+    shares = {}
+    for section in ("", "[supervision]\ninstances = 5\n"):
+        config_file.write_text(f"{text}\n{section}")
+        patches = Patches(samples, load_config(config_file))
+        shares[section] = np.mean([patches[number][1].any() for number in range(30)])
+    assert list(shares.values())[1] == 1
+    assert list(shares.values())[0] < 0.9

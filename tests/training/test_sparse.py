@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from training.config import load_config
 from training.datasets import Sample
 from training.sections import SupervisionSection
-from training.sparse import sparsely_labelled
+from training.sparse import densely_labelled, sparsely_labelled, supervised
 from zoo_models.errors import ConfigError
 
 COUNTS = (7, 0, 12, 1)
@@ -110,3 +110,37 @@ def test_what_cannot_work_is_refused(config_file: Path, text: str, complaint: st
     config_file.write_text(config_file.read_text() + text)
     with pytest.raises(ConfigError, match=complaint):
         load_config(config_file)
+
+
+@given(number=st.integers(1, TOTAL), seed=st.integers(0, 99))
+def test_a_dense_budget_is_spent_on_whole_images(number: int, seed: int) -> None:
+    before = {s.name: s for s in samples()}
+    after = densely_labelled(samples(), SupervisionSection(instances=number, seed=seed, dense=True))
+    for sample in after:
+        assert np.array_equal(sample.labels, before[sample.name].labels)
+    left = number - len(kept(after))
+    passed_over = set(before) - {s.name for s in after}
+    assert left >= 0
+    assert all(len(kept([before[n]])) == 0 or len(kept([before[n]])) > left for n in passed_over)
+
+
+def test_a_dense_budget_smaller_than_every_image_is_refused() -> None:
+    crowded = tuple(s for s in samples() if s.name in ("s0", "s2"))
+    with pytest.raises(ConfigError, match="every image has at least 7"):
+        densely_labelled(crowded, SupervisionSection(instances=6, dense=True))
+
+
+def test_the_section_says_how_the_budget_is_spent() -> None:
+    section = SupervisionSection(instances=8)
+    dense = section.model_copy(update={"dense": True})
+    assert len(supervised(samples(), section)) == len(COUNTS)
+    assert len(supervised(samples(), dense)) < len(COUNTS)
+
+
+def test_only_a_sparse_budget_leaves_pixels_unlabeled(config_file: Path) -> None:
+    text = config_file.read_text()
+    for line, unlabeled in (("", 0), ("dense = true", None)):
+        config_file.write_text(f"{text}\n[supervision]\ninstances = 8\n{line}\n")
+        config = load_config(config_file)
+        assert config.embedding_loss.unlabeled == unlabeled
+        assert config.with_teacher == (unlabeled == 0)

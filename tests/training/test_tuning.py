@@ -1,0 +1,86 @@
+"""The settings of a clusterer are chosen on images, for the last weights of a run."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.conftest import discs
+from training.config import load_config
+from training.fit import LAST, fit
+from training.tuning import Embedded, background, scores_of, tune, tuned, with_last_weights
+from zoo_models.checkpoint import Checkpoint, ClustererSettings
+from zoo_models.errors import CheckpointError
+from zoo_models.metrics import aggregate, score
+from zoo_models.postprocessing import build_clusterer
+
+TRIED = {"radius": [0.5, 2.0, 9.0], "min_size": [1, 15, 400]}
+
+
+@pytest.fixture
+def run_dir(config_file: Path, tmp_path: Path) -> Path:
+    fit(load_config(config_file), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def embeddings_of_discs(seed: int) -> Embedded:
+    """Discs at 4 on one axis, background near (0, 3), a few specks that only min_size removes."""
+    truth = discs((48, 64), seed)[1].astype(np.int32)
+    speck = np.random.default_rng(seed).random(truth.shape) < 0.01
+    values = np.stack([np.where((truth > 0) | speck, 4.0, 0.0), np.where(truth > 0, 0.0, 3.0)])
+    return values.astype(np.float32), truth
+
+
+def test_the_chosen_settings_are_the_best_of_all_that_were_tried(run_dir: Path) -> None:
+    checkpoint = Checkpoint.load(run_dir / "checkpoint.safetensors")
+    images = [embeddings_of_discs(seed) for seed in (1, 2)]
+    best = tuned(checkpoint, images, TRIED)
+    place = background(images)
+    assert place == pytest.approx([0.0, 3.0], abs=0.1)
+    every = []
+    for radius, min_size in itertools.product(*TRIED.values()):
+        settings = {"background": place, "radius": radius, "min_size": min_size}
+        clusterer = build_clusterer(ClustererSettings("basin_merging", settings))
+        every.append(aggregate([score(clusterer(e), t) for e, t in images]).ap50)
+    assert len(set(every)) > 2
+    assert best.provenance["validation"]["ap50"] == max(every)
+    assert scores_of(best, images).ap50 == max(every)
+
+
+def test_what_is_not_tried_stays_as_the_run_had_it(run_dir: Path) -> None:
+    checkpoint = Checkpoint.load(run_dir / "checkpoint.safetensors")
+    images = [embeddings_of_discs(1)]
+    same = tuned(checkpoint, images, {})
+    assert {**same.clusterer.settings, "background": 0} == {
+        **checkpoint.clusterer.settings,
+        "background": 0,
+    }
+    assert same.provenance["validation"]["images"] == 1
+
+
+def test_a_tuned_checkpoint_has_the_weights_of_the_last_step(run_dir: Path) -> None:
+    state = torch.load(run_dir / LAST, weights_only=False)
+    state["state_dict"] = {k: v + 1 for k, v in state["state_dict"].items()}
+    torch.save(state, run_dir / LAST)
+    best = Checkpoint.load(run_dir / "checkpoint.safetensors")
+    last = with_last_weights(run_dir)
+    assert last.provenance["step"] == 4
+    for name, weight in last.weights.items():
+        assert torch.equal(weight, state["state_dict"][f"network.{name}"])
+        assert torch.equal(weight, best.weights[name] + 1)
+
+
+def test_a_run_is_tuned_on_its_own_val_split(run_dir: Path, config_file: Path) -> None:
+    config_file.write_text(config_file.read_text() + "\n[clusterer.tried]\nmin_size = [5, 20]\n")
+    chosen = tune(run_dir, load_config(config_file))
+    assert chosen.clusterer.settings["min_size"] in (5, 20)
+    assert chosen.provenance["validation"]["images"] == 1
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected the folder of a training run"):
+        with_last_weights(tmp_path)

@@ -1,0 +1,110 @@
+"""The experiments of the SPOCO paper (Wolny et al. 2022), on data that anyone can have.
+
+One suite per data set: a common configuration, and what each run changes in it. A change is the
+dotted name of a value in the TOML file; None takes the value, or its whole section, out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.experiments.suite import Run, Suite
+
+FULL: dict[str, Any] = {
+    "supervision": None,
+    "teacher": None,
+    "clusterer.tried.merge": [2.6, 3.0, 3.4],
+    "clusterer.tried.radius": [1.9, 2.8, 3.4, 3.8],
+}
+"""Every instance is labeled, and the background. Unlabeled pixels are pushed delta_d from an
+instance, a labeled background 2 delta_d (Eqs. 6 and 2), so the border is looked for further out."""
+
+NOT_TRAINED: dict[str, Any] = {
+    "run.max_steps": 1,
+    "run.epoch_steps": 1,
+    "run.compile": False,
+    "optimiser.lr": 0.0,
+}
+
+BUDGET: dict[str, Any] = {"supervision.fraction": None, "supervision.instances": 16}
+
+
+DSB2018_FLUO = Suite(
+    name="dsb2018_fluo",
+    title="Supervision, terms and teachers on nuclei in fluorescence",
+    runs=(
+        Run("full", "SPOCO, full supervision", FULL),
+        Run(
+            "discriminative",
+            "discriminative loss, full supervision",
+            {**FULL, "loss.kind": "discriminative"},
+        ),
+        Run("sparse-100", "SPOCO@1.0", {"supervision.fraction": 1.0}),
+        Run("sparse-40", "SPOCO@0.4", {"supervision.fraction": 0.4}),
+        Run("sparse-10", "SPOCO@0.1", {}),
+        Run("no-unlabeled-push", "without U_push", {"loss.unlabeled_push": 0.0}),
+        Run("no-consistency", "without U_con", {"loss.consistency": 0.0, "teacher": None}),
+        Run("shared", "teacher: shared weights", {"teacher.kind": "shared"}),
+        Run("dropout", "teacher: dropout", {"teacher.kind": "dropout"}),
+        Run("trained", "teacher: trained", {"teacher.kind": "trained"}),
+        Run("budget-sparse", "16 instances over all images", BUDGET),
+        Run(
+            "budget-dense",
+            "16 instances of whole images, with their background",
+            {**FULL, "supervision": {"instances": 16, "dense": True}},
+        ),
+        Run("t-50", "t = 0.5 in place of 0.9", {"loss.t": 0.5}),
+    ),
+)
+
+BBBC039 = Suite(
+    name="bbbc039",
+    title="Transfer from dsb2018_fluo to an assay with few annotations",
+    runs=(
+        Run(
+            "source",
+            "the source as it is",
+            {**NOT_TRAINED, "supervision": None, "teacher": None},
+            source="dsb2018_fluo/full",
+        ),
+        *(
+            run
+            for percent in (1, 5, 10)
+            for run in (
+                Run(
+                    f"transfer-{percent}",
+                    f"transfer, p = {percent / 100:g}",
+                    {"supervision.fraction": percent / 100},
+                    source="dsb2018_fluo/full",
+                ),
+                Run(
+                    f"scratch-{percent}",
+                    f"from scratch, p = {percent / 100:g}",
+                    {"supervision.fraction": percent / 100},
+                ),
+            )
+        ),
+    ),
+)
+
+USIIGACI = Suite(
+    name="usiigaci",
+    title="Non-convex cells in phase contrast",
+    runs=(Run("full", "SPOCO, full supervision", FULL), Run("sparse-10", "SPOCO@0.1", {})),
+)
+
+BBBC050 = Suite(
+    name="bbbc050",
+    title="3D nuclei of two cameras: what is tile-safe and holds for both",
+    runs=(
+        Run("full", "SPOCO, full supervision", FULL),
+        Run("sparse-10", "SPOCO@0.1", {}),
+        Run(
+            "fixed",
+            "SPOCO, full supervision, fixed constants for the intensities",
+            {**FULL, "network.local_radius": 0, "data.gain": 0.002, "data.offset": -0.2},
+        ),
+    ),
+)
+
+SUITES = {suite.name: suite for suite in (DSB2018_FLUO, BBBC039, USIIGACI, BBBC050)}

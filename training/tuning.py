@@ -1,0 +1,124 @@
+"""Choose a clusterer's settings on annotated images: one setting after another, AP@0.5 decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.config import TrainingConfig
+from training.datasets import Sample
+from training.fit import CHECKPOINT, LAST, read
+from zoo_models.checkpoint import Checkpoint, ClustererSettings
+from zoo_models.errors import CheckpointError
+from zoo_models.metrics import DatasetScores, aggregate, score
+from zoo_models.postprocessing import build_clusterer
+from zoo_models.prediction.blocks import BlockGrid
+from zoo_models.prediction.engine import TILE_LIMIT, predict_embeddings
+
+Embedded = tuple[NDArray[np.float32], NDArray[np.int32]]
+"""Embeddings D(z)yx of an image, and its true labels (z)yx."""
+
+IMAGES = 18
+"""At most so many images choose the settings: each is clustered some twenty times."""
+
+ROUNDS = 2
+
+
+def tune(run_dir: Path, config: TrainingConfig) -> Checkpoint:
+    """The last weights of a finished or cut run, with the settings of `clusterer.tried` chosen.
+
+    The images are those of the configuration's val split, at most IMAGES spread over it.
+
+    Raises:
+        CheckpointError: the folder holds no run.
+        ImageError: the data cannot be read.
+    """
+    checkpoint = with_last_weights(run_dir)
+    samples = read(config, "val")
+    samples = samples[:: -(-len(samples) // IMAGES)]
+    return tuned(checkpoint, embedded(checkpoint, samples), config.clusterer.tried)
+
+
+def with_last_weights(run_dir: Path) -> Checkpoint:
+    """The run's checkpoint with the weights of its last step.
+
+    The best of a few validations is mostly luck once the rate has fallen to zero, and while
+    training they use clusterer settings that nobody has chosen yet.
+    """
+    if not (run_dir / LAST).exists() or not (run_dir / CHECKPOINT).exists():
+        raise CheckpointError(
+            f"{run_dir}: found no {LAST} and {CHECKPOINT}, expected the folder of a training run."
+        )
+    state = torch.load(run_dir / LAST, weights_only=False)
+    prefix = "network."
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in state["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    best = Checkpoint.load(run_dir / CHECKPOINT)
+    return replace(
+        best, weights=weights, provenance={**best.provenance, "step": state["global_step"]}
+    )
+
+
+def embedded(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Embedded]:
+    """Embeddings and truth of each image; all of them in memory."""
+    network = checkpoint.network()
+    limit = TILE_LIMIT[len(checkpoint.axes)]
+    pairs = []
+    for sample in samples:
+        grid = BlockGrid.covering(sample.labels.shape, checkpoint.geometry, tile_limit=limit)
+        embeddings = predict_embeddings(
+            network, sample.image, grid, embedding_dim=checkpoint.embedding_dim
+        )
+        pairs.append((embeddings, sample.labels))
+    return pairs
+
+
+def tuned(
+    checkpoint: Checkpoint, images: Sequence[Embedded], tried: Mapping[str, Sequence[float]]
+) -> Checkpoint:
+    """The checkpoint with the background's place and the settings that suit `images` best.
+
+    Coordinate search, twice through `tried` (setting -> values): the best value of each setting
+    given the others, not the best of all combinations. Its scores go into the provenance.
+    """
+    best = {**checkpoint.clusterer.settings, "background": background(images)}
+    known: dict[str, DatasetScores] = {}
+
+    def scored(settings: Mapping[str, Any]) -> DatasetScores:
+        key = repr(sorted(settings.items()))
+        if key not in known:
+            known[key] = scores_of(_with(checkpoint, settings), images)
+        return known[key]
+
+    for _ in range(ROUNDS):
+        for name, values in tried.items():
+            best = max(({**best, name: v} for v in values), key=lambda s: scored(s).ap50)
+    validation = {"images": len(images), **scored(best).as_dict()}
+    return replace(
+        _with(checkpoint, best), provenance={**checkpoint.provenance, "validation": validation}
+    )
+
+
+def scores_of(checkpoint: Checkpoint, images: Sequence[Embedded]) -> DatasetScores:
+    """Scores of the checkpoint's clusterer."""
+    clusterer = build_clusterer(checkpoint.clusterer)
+    return aggregate([score(clusterer(embeddings), truth) for embeddings, truth in images])
+
+
+def background(images: Sequence[Embedded]) -> list[float]:
+    """Median over the images of their mean background embedding; empty without background."""
+    means = [e[:, truth == 0].mean(axis=1) for e, truth in images if (truth == 0).any()]
+    return [round(float(v), 4) for v in np.median(means, axis=0)] if means else []
+
+
+def _with(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Checkpoint:
+    return replace(checkpoint, clusterer=ClustererSettings(checkpoint.clusterer.name, settings))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+TRAIN_EXTRA = ("h5py", "lightning", "monai", "tensorboard", "zarr")
+
 
 def train(
     config: Annotated[Path, typer.Argument(help="Training configuration, TOML.")],
@@ -15,7 +17,7 @@ def train(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Data folder (images/, labels/, splits.json) instead of data.folder."),
+        typer.Option(help="Data folder, laid out as data.layout says, instead of data.folder."),
     ] = None,
     init: Annotated[
         Path | None,
@@ -74,7 +76,7 @@ def require_training_extra() -> None:
 
     from zoo_models.errors import InputError
 
-    missing = [name for name in ("lightning", "monai", "tensorboard") if find_spec(name) is None]
+    missing = [name for name in TRAIN_EXTRA if find_spec(name) is None]
     if missing:
         raise InputError(
             f"Training needs {', '.join(missing)}, not installed here: "

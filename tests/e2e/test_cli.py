@@ -23,7 +23,19 @@ from zoo_models import catalog
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.prediction.images import read_labels
 
-COMMANDS = ("train", "export", "predict", "pad", "crop", "evaluate", "audit", "models", "doctor")
+COMMANDS = (
+    "train",
+    "tune",
+    "export",
+    "predict",
+    "pad",
+    "crop",
+    "evaluate",
+    "audit",
+    "models",
+    "doctor",
+    "experiments",
+)
 HEAVY = ("torch", "numpy", "scipy", "bioimageio", "lightning", "xarray", "tifffile", "pydantic")
 
 

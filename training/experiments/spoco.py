@@ -42,6 +42,11 @@ DSB2018_FLUO = Suite(
         Run("sparse-100", "SPOCO@1.0", {"supervision.fraction": 1.0}),
         Run("sparse-40", "SPOCO@0.4", {"supervision.fraction": 0.4}),
         Run("sparse-10", "SPOCO@0.1", {}),
+        Run(
+            "all-pairs",
+            "every instance compared with every other, as in the paper",
+            {"loss.neighbourhood": None},
+        ),
         Run("no-unlabeled-push", "without U_push", {"loss.unlabeled_push": 0.0}),
         Run("no-consistency", "without U_con", {"loss.consistency": 0.0, "teacher": None}),
         Run("shared", "teacher: shared weights", {"teacher.kind": "shared"}),

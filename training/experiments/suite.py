@@ -135,13 +135,20 @@ def perform(
     """Train, tune and score one run, or as much of it as is still missing.
 
     Raises:
-        SpocoZooError: the data, the configuration or the source of a transfer are unfit.
+        SpocoZooError: the data, the configuration or the source of a transfer are unfit, or the
+            folder holds a result of another number of steps.
     """
     folder = place.folder(suite.name, run.name)
     kept = folder / f"result-{split}.json"
-    if kept.exists():
-        return _read(kept)
     config = configuration(suite, run, place)
+    if kept.exists():
+        result = _read(kept)
+        if result.steps != config.run.max_steps:
+            raise InputError(
+                f"{kept}: the result of {result.steps} steps, expected {config.run.max_steps}; "
+                "give another --out."
+            )
+        return result
     _train(config, folder, progress=progress)
     if not (folder / TUNED).exists():
         tune(folder, config).save(folder / TUNED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,12 @@ def test_a_cut_run_goes_on_and_its_time_counts_whole(place: Place) -> None:
     assert result.steps == 4
     assert len(seconds) == 2
     assert result.seconds == sum(seconds)
+
+
+def test_a_result_of_another_length_is_not_taken_for_this_one(place: Place) -> None:
+    perform(DISCS, DISCS.runs[0], place)
+    with pytest.raises(InputError, match="the result of 2 steps, expected 4"):
+        perform(DISCS, DISCS.runs[0], replace(place, steps=4))
 
 
 def test_a_transfer_starts_from_the_source_at_a_tenth_of_the_rate(place: Place) -> None:

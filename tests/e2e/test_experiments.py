@@ -1,0 +1,75 @@
+"""Declared experiments and chosen settings, as typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Chain, run
+from training.experiments import spoco
+from training.experiments.suite import Suite
+from zoo_models.checkpoint import Checkpoint
+
+TRIED = "\n[clusterer.tried]\nmin_size = [5, 20]\n"
+
+
+def test_settings_are_chosen_after_training_and_the_checkpoint_can_be_exported(
+    chain: Chain, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(chain.config.read_text() + TRIED)
+    command = ("tune", chain.checkpoint.parent, config, "-o", "tuned.safetensors")
+    outcome = run(*command, "--data", chain.data)
+    assert outcome.code == 0, outcome.err
+    assert "min_size = " in outcome.out
+    assert "on 1 validation images" in outcome.out
+    assert Checkpoint.load(Path("tuned.safetensors")).clusterer.settings["min_size"] in (5, 20)
+    assert "tuned.safetensors" in run(*command, "--data", chain.data).error  # not overwritten
+    assert run(*command, "--data", chain.data, "--overwrite").code == 0
+
+
+def test_a_folder_without_a_run_cannot_be_tuned(chain: Chain) -> None:
+    outcome = run("tune", chain.data, chain.config, "-o", "tuned.safetensors")
+    assert "expected the folder of a training run" in outcome.error
+
+
+def test_the_suites_and_their_runs_are_listed() -> None:
+    outcome = run("experiments", "list")
+    assert outcome.code == 0
+    for suite in spoco.SUITES.values():
+        assert f"{suite.name}: {suite.title}" in outcome.out
+        assert all(row.name in outcome.out for row in suite.runs)
+
+
+def test_a_suite_is_run_and_gives_a_table(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = spoco.SUITES["dsb2018_fluo"]
+    tiny = {
+        "data.folder": chain.data.name,
+        "network": {"width": 4, "max_width": 8, "levels": 1, "convolutions": 1},
+        "patch": {"output": 36, "batch": 2},
+        "run": {"max_steps": 2, "epoch_steps": 2, "workers": 0},
+        "clusterer.tried": {},
+    }
+    rows = tuple(
+        type(row)(row.name, row.title, {**row.changes, **tiny}) for row in known.select(["full"])
+    )
+    monkeypatch.setitem(spoco.SUITES, known.name, Suite(known.name, known.title, rows))
+    command = ("experiments", "run", known.name, "--data", chain.data.parent, "--split", "test")
+    outcome = run(*command, "--steps", 3)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.splitlines()[-1].startswith("| SPOCO, full supervision | 0 | test | ")
+    assert outcome.out.splitlines()[-1].split(" | ")[-2] == "3"
+    assert Path("runs", known.name, "full-seed0", "result-test.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("dsb2018",), "No suite 'dsb2018'; expected one of dsb2018_fluo"),
+        (("dsb2018_fluo", "--only", "huge"), "no run 'huge'; expected full, "),
+        (("dsb2018_fluo", "--only", "full"), "splits.json"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(arguments: tuple[str, ...], complaint: str) -> None:
+    assert complaint in run("experiments", "run", *arguments, "--data", "nowhere").error

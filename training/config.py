@@ -81,8 +81,13 @@ class TrainingConfig(Section):
     @property
     def with_teacher(self) -> bool:
         """Whether two views of every patch are compared: the consistency term."""
-        asked = self.supervision is not None or self.teacher is not None
+        asked = self.sparse or self.teacher is not None
         return asked and self.loss.consistency > 0
+
+    @property
+    def sparse(self) -> bool:
+        """Whether label 0 says "unlabeled" in training, and not "background"."""
+        return self.supervision is not None and not self.supervision.dense
 
     @property
     def embedding_loss(self) -> EmbeddingLoss:
@@ -99,7 +104,7 @@ class TrainingConfig(Section):
             anchor=loss.anchor,
             neighbourhood=loss.neighbourhood,
             object_loss=loss.object_loss,
-            unlabeled=None if self.supervision is None else 0,
+            unlabeled=0 if self.sparse else None,
             unlabeled_push_weight=loss.unlabeled_push,
             consistency_weight=loss.consistency,
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from training.layouts import LAYOUTS, folders, volumes
 from training.layouts.sources import Pair, Wanted
@@ -32,9 +33,10 @@ def read_data(data: DataSection, split: Split, *, channels: int) -> tuple[Sample
         ImageError: the folder, its splits, an image or a label file is missing or unfit; the
             problems of all files in one message.
     """
-    limits = data.crop.get(split, {})
-    wanted = Wanted(data.axes, channels, tuple(limits.get(axis) for axis in data.axes))
-    return _read_all(_pairs(data, split), wanted, Normalisation(data.gain, data.offset))
+    limits, axes = data.crop.get(split, {}), data.file_axes
+    wanted = Wanted(axes, channels, tuple(limits.get(axis) for axis in axes))
+    samples = _read_all(_pairs(data, split), wanted, Normalisation(data.gain, data.offset))
+    return tuple(p for s in samples for p in _planes(s)) if data.planes else samples
 
 
 def read_split(
@@ -83,3 +85,21 @@ def _read_sample(pair: Pair, wanted: Wanted, norm: Normalisation) -> Sample:
             f"{pair.labels}: label {labels.data.max()}, expected less than 2^31: number them anew."
         )
     return Sample(pair.name, norm.apply(image.data), np.ascontiguousarray(labels.data, np.int32))
+
+
+def _planes(sample: Sample) -> list[Sample]:
+    """The planes of a stack. What is one object in 3D is, in a plane, as many as it has pieces."""
+    return [
+        Sample(f"{sample.name}_z{z:03d}", np.ascontiguousarray(sample.image[:, z]), _pieces(labels))
+        for z, labels in enumerate(sample.labels)
+    ]
+
+
+def _pieces(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Connected pieces (also over corners) of every id, numbered from 1 in the order of the ids."""
+    pieces, number = np.zeros_like(labels), 0
+    for instance in np.unique(labels[labels > 0]):
+        own, count = ndimage.label(labels == instance, np.ones((3, 3)))
+        pieces[own > 0] = own[own > 0] + number
+        number += count
+    return pieces

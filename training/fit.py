@@ -26,7 +26,7 @@ from training.progress.pictures import choose
 from training.progress.writer import ProgressWriter, remove_progress
 from training.provenance import provenance
 from training.sections import Split
-from training.sparse import sparsely_labelled
+from training.sparse import supervised
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import ConfigError, OutputExistsError
 
@@ -57,9 +57,9 @@ def fit(
     """
     last = run_dir / LAST
     _refuse_confusion(run_dir, resume=resume, overwrite=overwrite)
-    train, val = _read(config, "train"), _read(config, "val")
+    train, val = read(config, "train"), read(config, "val")
     if config.supervision is not None:
-        train = sparsely_labelled(train, config.supervision)
+        train = supervised(train, config.supervision)
     if config.run.validation_images:
         val = val[:: max(1, len(val) // config.run.validation_images)]
     lightning.seed_everything(config.seed, verbose=False)
@@ -155,7 +155,7 @@ def build_checkpoint(
     )
 
 
-def _read(config: TrainingConfig, split: Split) -> tuple[Sample, ...]:
+def read(config: TrainingConfig, split: Split) -> tuple[Sample, ...]:
     return read_data(config.data, split, channels=config.network.in_channels)
 
 

@@ -36,7 +36,8 @@ class DataSection(Section):
     """Images to learn from. `layout` says how they lie in `folder`; see docs/data.md.
 
     `volumes` names the paths of each split of the layout "volumes", relative to `folder`. `crop`
-    keeps, per split and axis, the pixels from a start to a stop of every image.
+    keeps, per split and axis, the pixels from a start to a stop of every image. `planes` takes
+    every plane of a stack for an image of its own, to train a 2D network on sections.
     """
 
     folder: str
@@ -54,6 +55,7 @@ class DataSection(Section):
         "nuclei3d",
     ] = "folders"
     axes: Literal["yx", "zyx"] = "yx"
+    planes: bool = False
     voxel_size_um: tuple[float, ...] | None = None
     gain: float = 1.0
     offset: float = 0.0
@@ -68,20 +70,27 @@ class DataSection(Section):
                 f"the layout is {self.layout!r} and {len(self.volumes)} splits are named in "
                 'data.volumes, expected paths there with layout = "volumes" and only with it'
             )
+        if self.planes and self.axes != "yx":
+            raise ValueError(f'axes is {self.axes!r} with planes = true: set axes = "yx"')
         axes = LAYOUTS[self.layout].axes if self.layout in LAYOUTS else None
-        if axes not in (None, self.axes):
+        if axes not in (None, self.file_axes):
             raise ValueError(
                 f"axes is {self.axes!r}, but images of the layout {self.layout!r} have the axes "
-                f'{axes!r}: set axes = "{axes}"'
+                f'{axes!r}: set axes = "{axes}"{", or planes = true" if axes == "zyx" else ""}'
             )
         for split, limits in self.crop.items():
             for axis, (start, stop) in limits.items():
-                if axis not in self.axes or not 0 <= start < stop:
+                if axis not in self.file_axes or not 0 <= start < stop:
                     raise ValueError(
                         f"crop.{split}.{axis} is [{start}, {stop}], expected an axis of "
-                        f"{self.axes!r} and 0 <= start < stop"
+                        f"{self.file_axes!r} and 0 <= start < stop"
                     )
         return self
+
+    @property
+    def file_axes(self) -> str:
+        """The axes that the files have."""
+        return "zyx" if self.planes else self.axes
 
 
 class NetworkSection(Section):
@@ -132,11 +141,16 @@ class LossSection(Section):
 
 class SupervisionSection(Section):
     """Sparse supervision: some of the instances, drawn over the whole training split; the rest and
-    the background are unlabeled. `fraction` of them or a number, `instances`."""
+    the background are unlabeled. `fraction` of them or a number, `instances`.
+
+    `dense` spends the same budget the usual way: whole images, drawn until the instances are used
+    up, with their background; no other image is trained on.
+    """
 
     fraction: float | None = Field(None, gt=0, le=1)
     instances: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
+    dense: bool = False
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> SupervisionSection:
@@ -210,7 +224,11 @@ class RunSection(Section):
 
 
 class ClustererSection(Section):
-    """Method in zoo_models/postprocessing and its settings, for validation and for the package."""
+    """Method in zoo_models/postprocessing and its settings, for validation and for the package.
+
+    `tried`: setting -> values among which `spoco-zoo tune` chooses, on the val split.
+    """
 
     name: str = "basin_merging"
     settings: dict[str, float | int | bool | list[float]] = {}
+    tried: dict[str, list[float]] = {}

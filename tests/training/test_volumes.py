@@ -194,3 +194,31 @@ def test_a_split_that_is_not_named_is_refused(pair: Path) -> None:
         ImageError, match=r"no split 'val', found train: add \[data\.volumes\.val\]"
     ):
         read_data(DataSection.model_validate(values), split, channels=1)
+
+
+def test_planes_of_a_stack_are_images_whose_objects_are_connected(tmp_path: Path) -> None:
+    ids = np.zeros(SHAPE, np.uint16)
+    ids[0, :2, :2] = ids[0, 3:, 5:] = ids[1, :, 3] = 9  # one object in 3D, two in plane 0
+    ids[1, 0, 0] = ids[1, 1, 1] = 4  # they meet at a corner
+    tifffile.imwrite(tmp_path / "raw.tif", VOLUME)
+    tifffile.imwrite(tmp_path / "ids.tif", ids)
+    values = {
+        "folder": str(tmp_path),
+        "layout": "volumes",
+        "planes": True,
+        "volumes": {"train": {"images": ["raw.tif"], "labels": ["ids.tif"]}},
+        "crop": {"train": {"z": [0, 3]}},
+    }
+    planes = read_data(DataSection.model_validate(values), "train", channels=1)
+    assert [p.name[-5:] for p in planes] == ["_z000", "_z001", "_z002"]
+    assert [np.unique(p.labels).tolist() for p in planes] == [[0, 1, 2], [0, 1, 2], [0]]
+    assert planes[1].labels[0, 0] == planes[1].labels[1, 1] == 1
+    for z, plane in enumerate(planes):
+        assert np.array_equal(plane.image[0], VOLUME[z])
+        assert np.array_equal(plane.labels > 0, ids[z] > 0)
+
+
+def test_planes_are_for_2d_networks(tmp_path: Path) -> None:
+    values = {"folder": str(tmp_path), "planes": True, "axes": "zyx"}
+    with pytest.raises(ValueError, match='planes = true: set axes = "yx"'):
+        DataSection.model_validate(values)

@@ -112,4 +112,10 @@ BBBC050 = Suite(
     ),
 )
 
-SUITES = {suite.name: suite for suite in (DSB2018_FLUO, BBBC039, USIIGACI, BBBC050)}
+VNC = Suite(
+    name="vnc",
+    title="Mitochondria in sections, evaluation only",
+    runs=(Run("full", "SPOCO, full supervision", FULL), Run("sparse-10", "SPOCO@0.1", {})),
+)
+
+SUITES = {suite.name: suite for suite in (DSB2018_FLUO, BBBC039, USIIGACI, BBBC050, VNC)}

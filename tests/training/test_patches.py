@@ -110,5 +110,6 @@ def test_sparse_patches_come_from_images_with_a_labeled_instance(config_file: Pa
         config_file.write_text(f"{text}\n{section}")
         patches = Patches(samples, load_config(config_file))
         shares[section] = np.mean([patches[number][1].any() for number in range(30)])
-    assert list(shares.values())[1] == 1
-    assert list(shares.values())[0] < 0.9
+    full, sparse = shares.values()
+    assert sparse == 1
+    assert full < 0.9

@@ -117,7 +117,7 @@ def expect_promised(
         raise ExportError(
             f"Tiles would show, no package was kept: {'; '.join(broken)}. Either the declaration "
             "leaves the network's grid, or the network sees more than its surroundings, as with a "
-            "group or instance norm."
+            "group or instance norm: train with norm 'batch' or 'none'."
         )
 
 

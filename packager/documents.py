@@ -84,9 +84,12 @@ def _geometry(subject: Subject) -> str:
         (name, d.minimum, d.step or "fixed", d.halo, a.period, a.shrink)
         for name, d, a in zip(geometry.names, product.axes, geometry.axes, strict=True)
     ]
-    columns = ("axis", "min", "step", "halo", "period", "shrink of the network")
+    padded = product.kind == "embeddings" and subject.checkpoint.architecture == "unet_same"
+    outside = "were computed from the padding around the tile" if padded else "hold zeros"
+    needs = "reach" if subject.checkpoint.architecture == "unet_same" else "shrink"
+    columns = ("axis", "min", "step", "halo", "period", f"{needs} of the network")
     return (
-        "The output has the input's size. The outermost `halo` pixels of it hold zeros and must be "
+        f"The output has the input's size. The outermost `halo` pixels of it {outside} and must be "
         "cropped; a consumer that reads this package's description does so. Tiles are `min + n * "
         "step` wide. Tile-by-tile prediction equals prediction in one pass when image sizes are "
         "multiples of the period (of twice the period in ilastik). Pad other images first: "

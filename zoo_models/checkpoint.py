@@ -23,11 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from zoo_models.errors import CheckpointError, OutputExistsError
-from zoo_models.geometry import TileGeometry, ValidUNetAxis
+from zoo_models.geometry import NetworkAxis, TileGeometry, ValidUNetAxis
+from zoo_models.same_padding import SamePaddedUNetAxis
 
 FORMAT = 1
 HEADER_KEY = "spoco_zoo"
-ARCHITECTURES = {"unet_valid": "SameSizeUNet"}
+ARCHITECTURES = {"unet_valid": "SameSizeUNet", "unet_same": "UNetSame"}
 """Module in `zoo_models.architectures` -> the class in it whose output has the input's size."""
 
 
@@ -90,7 +91,7 @@ class Checkpoint:
     @property
     def geometry(self) -> TileGeometry:
         """The universal tiling declaration of this network."""
-        return TileGeometry.from_network(valid_unet_axes(self.kwargs))
+        return TileGeometry.from_network(network_axes(self.architecture, self.kwargs))
 
     @property
     def embedding_dim(self) -> int:
@@ -99,6 +100,11 @@ class Checkpoint:
     @property
     def in_channels(self) -> int:
         return int(self.kwargs["in_channels"])
+
+    @property
+    def sees_whole_tiles(self) -> bool:
+        """A group norm: no halo makes its tiles agree."""
+        return self.kwargs.get("norm") == "group"
 
     def network(self) -> torch.nn.Module:
         """The same-size network in eval mode: (B, C, [Z,] Y, X) -> (B, D, [Z,] Y, X) float32."""
@@ -203,10 +209,7 @@ def build_network(architecture: str, kwargs: Mapping[str, Any]) -> torch.nn.Modu
     Raises:
         CheckpointError: unknown architecture, or arguments that it refuses.
     """
-    if architecture not in ARCHITECTURES:
-        raise CheckpointError(
-            f"Unknown architecture {architecture!r}: expected one of {', '.join(ARCHITECTURES)}."
-        )
+    _expect_known(architecture)
     module = import_module(f"zoo_models.architectures.{architecture}")
     try:
         network = getattr(module, ARCHITECTURES[architecture])(**kwargs)
@@ -216,20 +219,49 @@ def build_network(architecture: str, kwargs: Mapping[str, Any]) -> torch.nn.Modu
     return network
 
 
-def valid_unet_axes(kwargs: Mapping[str, Any]) -> tuple[ValidUNetAxis, ...]:
-    """The size arithmetic of `unet_valid` with these arguments, one entry per space axis."""
-    ndim = int(kwargs["ndim"])
+def answering_part(network: torch.nn.Module) -> torch.nn.Module:
+    """The network inside its same-size wrapper, where it has one: what answers, and is trained."""
+    inner = getattr(network, "valid", network)
+    assert isinstance(inner, torch.nn.Module)
+    return inner
 
-    def per_axis(name: str) -> list[int]:
-        value = kwargs[name]
-        return [value] * ndim if isinstance(value, int) else [int(v) for v in value]
 
+def network_axes(architecture: str, kwargs: Mapping[str, Any]) -> tuple[NetworkAxis, ...]:
+    """The size arithmetic of a network with these arguments, one entry per space axis.
+
+    Raises:
+        CheckpointError: unknown architecture.
+    """
+    _expect_known(architecture)
+    if architecture == "unet_valid":
+        return valid_unet_axes(kwargs)
     return tuple(
-        ValidUNetAxis(kernel, kwargs["convolutions"], kwargs["levels"], factor, radius)
-        for kernel, factor, radius in zip(
-            per_axis("kernel"), per_axis("factor"), per_axis("local_radius"), strict=True
+        SamePaddedUNetAxis(kernel, kwargs["levels"], factor)
+        for kernel, factor in zip(
+            _per_axis(kwargs, "kernel"), _per_axis(kwargs, "factor"), strict=True
         )
     )
+
+
+def valid_unet_axes(kwargs: Mapping[str, Any]) -> tuple[ValidUNetAxis, ...]:
+    """The size arithmetic of `unet_valid` with these arguments, one entry per space axis."""
+    each = [_per_axis(kwargs, name) for name in ("kernel", "factor", "local_radius")]
+    return tuple(
+        ValidUNetAxis(kernel, kwargs["convolutions"], kwargs["levels"], factor, radius)
+        for kernel, factor, radius in zip(*each, strict=True)
+    )
+
+
+def _expect_known(architecture: str) -> None:
+    if architecture not in ARCHITECTURES:
+        raise CheckpointError(
+            f"Unknown architecture {architecture!r}: expected one of {', '.join(ARCHITECTURES)}."
+        )
+
+
+def _per_axis(kwargs: Mapping[str, Any], name: str) -> list[int]:
+    value = kwargs[name]
+    return [value] * int(kwargs["ndim"]) if isinstance(value, int) else [int(v) for v in value]
 
 
 def sha256(path: Path) -> str:

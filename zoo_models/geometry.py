@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from zoo_models.errors import GeometryError
 
@@ -109,6 +109,31 @@ def _powers(factor: int, number: int) -> list[int]:
     return [int(factor**i) for i in range(number)]
 
 
+class NetworkAxis(Protocol):
+    """Size arithmetic of a network along one axis: what tiling and training ask for.
+
+    `shrink`: pixels per side that are not answered. `radius`: pixels per side that a kept part on
+    the grid needs around itself; where nothing is invented at borders the two are one.
+    `radius_beyond(n)`: the same for answers up to n pixels beyond the kept part.
+    """
+
+    @property
+    def period(self) -> int: ...
+    @property
+    def shrink(self) -> int: ...
+    @property
+    def radius(self) -> int: ...
+    @property
+    def halo(self) -> int: ...
+    @property
+    def crop_before(self) -> int: ...
+    @property
+    def smallest_input(self) -> int: ...
+
+    def radius_beyond(self, pixels: int) -> int: ...
+    def is_valid_input(self, size: int) -> bool: ...
+
+
 @dataclass(frozen=True)
 class ValidUNetAxis:
     """Size arithmetic of a valid-convolution U-Net along one axis.
@@ -155,6 +180,15 @@ class ValidUNetAxis:
         down = sum(_powers(self.factor, self.levels + 1))
         up = sum(_powers(self.factor, self.levels))
         return self.block_loss * (down + up) // 2 + self.context
+
+    @property
+    def radius(self) -> int:
+        """Pixels per side that an answer needs: those that a valid network does not answer."""
+        return self.shrink
+
+    def radius_beyond(self, pixels: int) -> int:
+        """The radius of what answers up to `pixels` beyond a kept part need, from its border."""
+        return self.shrink + pixels
 
     @property
     def residue(self) -> int:
@@ -293,9 +327,9 @@ class TileGeometry:
             )
 
     @classmethod
-    def from_network(cls, networks: Sequence[ValidUNetAxis]) -> TileGeometry:
-        """The universal declaration for a valid U-Net in its same-size wrapper."""
-        return cls.universal([(n.period, n.shrink, n.halo) for n in networks])
+    def from_network(cls, networks: Sequence[NetworkAxis]) -> TileGeometry:
+        """The universal declaration for a U-Net whose output has the input's size."""
+        return cls.universal([(n.period, n.radius, n.halo) for n in networks])
 
     @classmethod
     def universal(cls, axes: Sequence[tuple[int, int, int]]) -> TileGeometry:

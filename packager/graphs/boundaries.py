@@ -3,7 +3,7 @@
 Two channels in 0..1 are what ilastik's Multicut workflow and a watershed take, and 16 embeddings in
 3D are more than ilastik may send in one message. Around a pixel the embeddings on either side of it
 are compared, so the maps lose `reach` pixels more per side than the network; they are lost inside
-the halo, before the margin is put back::
+the halo, before the margin is put back (a network of padded convolutions has a = c = 0)::
 
     0                                                                    T  tile
     |  a |   c   | reach | b |<------------- kept ------------->| b | reach |   c   | a  |
@@ -13,20 +13,22 @@ the halo, before the margin is put back::
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from zoo_models.architectures.unet_valid import Pad
-from zoo_models.checkpoint import Checkpoint, valid_unet_axes
+from zoo_models.checkpoint import Checkpoint, answering_part, network_axes
 from zoo_models.errors import ExportError
 from zoo_models.geometry import TileGeometry
 from zoo_models.postprocessing import build_clusterer
 
 REACH = 2
 """Pixels to either side that are compared: boundaries in images are blurred over about four."""
+
+Crops = tuple[list[int], list[int]]
+"""Pixels cut per side and axis before and after the network."""
 
 
 class Boundaries(nn.Module):
@@ -75,16 +77,17 @@ class Boundaries(nn.Module):
 class BoundariesGraph(nn.Module):
     """Same-size network and `Boundaries`: (B, C, [Z,] Y, X) -> (B, 2, [Z,] Y, X), margin zero."""
 
-    def __init__(self, network: Any, boundaries: Boundaries, crop: list[int], halo: list[int]):
+    def __init__(self, network: nn.Module, boundaries: Boundaries, crops: Crops, halo: list[int]):
         super().__init__()
-        self.crop_before = network.crop_before
-        self.valid = network.valid
+        before, after = crops
+        self.crop_before = Pad([-c for c in before])
+        self.answer = answering_part(network)
         self.boundaries = boundaries
-        self.crop_after = Pad([-c for c in crop])
+        self.crop_after = Pad([-c for c in after])
         self.put_back = Pad(halo)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        maps = self.boundaries(self.valid(self.crop_before(x)))
+        maps = self.boundaries(self.answer(self.crop_before(x)))
         same_size: torch.Tensor = self.put_back(self.crop_after(maps))
         return same_size
 
@@ -102,12 +105,14 @@ def boundaries_graph(checkpoint: Checkpoint) -> tuple[nn.Module, TileGeometry]:
             "The checkpoint does not know the embedding of the background (clusterer setting "
             "`background`), from which foreground is told; train on images that have one."
         )
-    axes = valid_unet_axes(checkpoint.kwargs)
-    lost = [n.crop_before + n.shrink + REACH for n in axes]
-    halo = [math.ceil(v / n.period) * n.period for v, n in zip(lost, axes, strict=True)]
-    geometry = TileGeometry.universal(
-        [(n.period, n.shrink + REACH, h) for n, h in zip(axes, halo, strict=True)]
-    )
+    axes = network_axes(checkpoint.architecture, checkpoint.kwargs)
+    radius = [n.radius_beyond(REACH) for n in axes]
+    halo = [
+        math.ceil((n.crop_before + r) / n.period) * n.period
+        for n, r in zip(axes, radius, strict=True)
+    ]
+    periods = [n.period for n in axes]
+    geometry = TileGeometry.universal(list(zip(periods, radius, halo, strict=True)))
     maps = Boundaries(
         list(background),
         ndim=len(axes),
@@ -115,8 +120,9 @@ def boundaries_graph(checkpoint: Checkpoint) -> tuple[nn.Module, TileGeometry]:
         delta_v=checkpoint.delta_v,
         delta_d=checkpoint.delta_d,
     )
-    crop = [h - v for h, v in zip(halo, lost, strict=True)]
-    return BoundariesGraph(checkpoint.network(), maps, crop, halo).eval(), geometry
+    before = [n.crop_before for n in axes]
+    after = [h - n.crop_before - n.shrink - REACH for h, n in zip(halo, axes, strict=True)]
+    return BoundariesGraph(checkpoint.network(), maps, (before, after), halo).eval(), geometry
 
 
 def _moved(centre: list[int], axis: int, offset: int) -> list[int]:

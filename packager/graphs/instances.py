@@ -118,8 +118,13 @@ def instances_graph(checkpoint: Checkpoint) -> InstancesGraph:
     """Normalised image (B, C, [Z,] Y, X) -> labels (B, 1, [Z,] Y, X) float32, in eval mode.
 
     Raises:
-        ExportError: the checkpoint's clusterer has no graph.
+        ExportError: the checkpoint's clusterer has no graph, or no tiles of its network agree.
     """
+    if checkpoint.sees_whole_tiles:
+        raise ExportError(
+            "The network's group norm sees the whole tile, and this graph cuts large images into "
+            "tiles, which would not agree; train with norm 'batch' or 'none'."
+        )
     geometry = checkpoint.geometry
     example = torch.zeros(1, checkpoint.in_channels, *geometry.minimum)
     network = checkpoint.network().requires_grad_(False)

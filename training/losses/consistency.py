@@ -10,14 +10,20 @@ place. No label is needed, so the anchors come from where there is none::
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from training.losses.chunks import sum_over_pixels
 from training.losses.instance_selection import soft_masks
 from training.losses.instances import mean_or_zero
 
 LIMIT = 20
 """Largest number of anchors per sample: early in training U is covered by very many."""
+
+CHUNK = 1 << 17
+"""Pixels whose distance to an anchor is computed at a time."""
 
 
 def consistency(
@@ -32,10 +38,23 @@ def consistency(
         region: (N,) bool, the unlabeled region U.
     """
     anchors = draw_anchors(student, region, delta_v=delta_v)
-    first = soft_masks(student, student[anchors], delta_v=delta_v, t=t)
-    second = soft_masks(teacher, teacher[anchors], delta_v=delta_v, t=t)
-    sizes = (first**2).sum(1) + (second**2).sum(1)  # at least 2: an anchor selects itself
-    return mean_or_zero(1 - 2 * (first * second).sum(1) / sizes)
+    overlap, squares = sum_over_pixels(
+        partial(_overlap_and_squares, delta_v=delta_v, t=t),
+        (student, teacher),
+        (student[anchors], teacher[anchors]),
+        width=len(anchors),
+    )
+    return mean_or_zero(1 - 2 * overlap / squares)  # squares >= 2: an anchor selects itself
+
+
+def _overlap_and_squares(
+    student: Tensor, teacher: Tensor, f_anchors: Tensor, g_anchors: Tensor, **margins: float
+) -> Tensor:
+    """(2, K): over the pixels, the sums of S^f S^g and of both squares."""
+    first = soft_masks(student, f_anchors, **margins)
+    second = soft_masks(teacher, g_anchors, **margins)
+    squares = (first**2).sum(1) + (second**2).sum(1)
+    return torch.stack([(first * second).sum(1), squares])
 
 
 @torch.no_grad()
@@ -49,9 +68,11 @@ def draw_anchors(
     """
     places = region.nonzero()[:, 0]
     places = places[torch.randperm(len(places), device=places.device)]
-    left, anchors = embeddings[places], places[:0]
+    rows, anchors = embeddings.contiguous(), places[:0]
     while len(places) and len(anchors) < limit:
-        anchors = torch.cat([anchors, places[:1]])
-        uncovered = (left - left[0]).norm(dim=1) > delta_v
-        places, left = places[uncovered], left[uncovered]
+        anchors, anchor = torch.cat([anchors, places[:1]]), rows[places[:1]]
+        far = [
+            (rows.index_select(0, p) - anchor).norm(dim=1) > delta_v for p in places.split(CHUNK)
+        ]
+        places = places[torch.cat(far)]
     return anchors

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from training.losses.neighbourhood import Neighbourhood
+
 
 @dataclass(frozen=True)
 class Instances:
@@ -17,19 +19,18 @@ class Instances:
         index: (N,) int64, which instance each pixel belongs to, 0..C-1.
         counts: (C,) float32, pixels per instance.
         means: (C, D) float32, mean embedding per instance.
-        near: (C, C) bool, which pairs are compared: all, or those whose bounding boxes are close.
+        neighbourhood: which instances and unlabeled pixels are compared; None: all with all.
         unlabeled: (M, D) float32, the pixels of no known instance; None under full supervision.
-        near_unlabeled: (C, M) bool, the unlabeled pixels that are compared with each instance: all,
-            or those close to its bounding box; None under full supervision.
+        unlabeled_places: (M,) int64, where they lie in the flat patch; None under full supervision.
     """
 
     embeddings: Tensor
     index: Tensor
     counts: Tensor
     means: Tensor
-    near: Tensor
+    neighbourhood: Neighbourhood | None = None
     unlabeled: Tensor | None = None
-    near_unlabeled: Tensor | None = None
+    unlabeled_places: Tensor | None = None
 
     @classmethod
     def from_patch(
@@ -39,38 +40,52 @@ class Instances:
         *,
         neighbourhood: int | None = None,
         unlabeled: int | None = None,
+        ignore: int | None = None,
     ) -> Instances:
         """From one sample: embeddings D(z)yx of any float type, labels (z)yx of any integer type.
 
         Every label is an instance, 0 (the background) too: this is full supervision. Under sparse
-        supervision the label `unlabeled` is none, and there may be no instance at all.
+        supervision the label `unlabeled` is none, and there may be no instance at all. Pixels of
+        the label `ignore` are left out, as if the patch had not had them.
         `neighbourhood`: largest gap in pixels, along any axis, between the bounding boxes of two
         instances that are near; None: all are near.
         """
         flat, ids = embeddings.flatten(1).float().T, labels.flatten()
-        known = None if unlabeled is None else ids != unlabeled
-        rest = None if known is None else flat[~known]
-        if known is not None:
-            flat, ids = flat[known], ids[known]
+        places = rest = None
+        if unlabeled is not None:
+            rest = (ids == unlabeled).nonzero()[:, 0]
+        if unlabeled is not None or ignore is not None:
+            places = _without(ids, unlabeled, ignore).nonzero()[:, 0]
+            known, ids = flat.index_select(0, places), ids[places]
+        else:
+            known = flat
         _, index, counts = torch.unique(ids, return_inverse=True, return_counts=True)
-        sums = flat.new_zeros(len(counts), flat.shape[1]).index_add(0, index, flat)
-        near, near_rest = _near(labels.shape, index, len(counts), neighbourhood, known=known)
-        return cls(flat, index, counts.float(), sums / counts[:, None], near, rest, near_rest)
+        sums = flat.new_zeros(len(counts), flat.shape[1]).index_add(0, index, known)
+        near = None
+        if neighbourhood is not None:
+            where = torch.arange(len(ids), device=ids.device) if places is None else places
+            near = Neighbourhood.around(
+                where, index, len(counts), shape=labels.shape, gap=neighbourhood
+            )
+        unknown = None if rest is None else flat.index_select(0, rest)
+        return cls(known, index, counts.float(), sums / counts[:, None], near, unknown, rest)
 
-    def average(self, per_pixel: Tensor) -> Tensor:
-        """1/C sum_k 1/N_k sum_{i in k} of a value (N,) per pixel; 0 without instances."""
-        sums = per_pixel.new_zeros(len(self.counts)).index_add(0, self.index, per_pixel)
-        return mean_or_zero(sums / self.counts)
+    def near(self) -> Tensor:
+        """(C, C) bool: which pairs of instances are compared."""
+        if self.neighbourhood is not None:
+            return self.neighbourhood.pairs()
+        return self.counts.new_ones(len(self.counts), len(self.counts), dtype=torch.bool)
 
     def random_pixels(self) -> Tensor:
         """One pixel of each instance, uniformly drawn: (C,) int64 indices into the N pixels.
 
-        Pixels are shuffled, then sorted (stably) by instance; the first of each run is the draw.
+        Pixels are shuffled; the first of each instance is the draw.
         """
         shuffled = torch.randperm(len(self.index), device=self.index.device)
-        by_instance = shuffled[torch.argsort(self.index[shuffled], stable=True)]
-        first = torch.cumsum(self.counts.long(), 0) - self.counts.long()
-        return by_instance[first]
+        rank = torch.arange(len(shuffled), device=shuffled.device)
+        first = rank.new_full(self.counts.shape, len(shuffled))
+        first = first.scatter_reduce(0, self.index[shuffled], rank, "amin")
+        return shuffled[first]
 
 
 def mean_or_zero(values: Tensor) -> Tensor:
@@ -78,30 +93,10 @@ def mean_or_zero(values: Tensor) -> Tensor:
     return values.mean() if len(values) else values.sum()
 
 
-def _near(
-    shape: torch.Size, index: Tensor, number: int, gap: int | None, *, known: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Which instances (C, C) and which unlabeled pixels (C, M) are close to each instance: bool."""
-    if gap is None:
-        near = torch.ones(number, number, dtype=torch.bool, device=index.device)
-        return near, None if known is None else near.new_ones(number, int((~known).sum()))
-    grid = torch.meshgrid([torch.arange(n, device=index.device) for n in shape], indexing="ij")
-    places = torch.stack(grid).flatten(1)
-    inside = places if known is None else places[:, known]
-    owner = index.expand_as(inside)
-    first = inside.new_full((len(shape), number), max(shape)).scatter_reduce(
-        1, owner, inside, "amin"
-    )
-    last = inside.new_zeros(len(shape), number).scatter_reduce(1, owner, inside, "amax")
-    near = _close(first, last, (first, last), gap)
-    if known is None:
-        return near, None
-    rest = places[:, ~known]
-    return near, _close(first, last, (rest, rest), gap)
-
-
-def _close(first: Tensor, last: Tensor, others: tuple[Tensor, Tensor], gap: int) -> Tensor:
-    """(C, M) bool: boxes at most `gap` pixels apart along every axis; first, last: (A, C)."""
-    other_first, other_last = others
-    near = first[:, :, None] - other_last[:, None] <= gap
-    return (near & (other_first[:, None] - last[:, :, None] <= gap)).all(0)
+def _without(ids: Tensor, *labels: int | None) -> Tensor:
+    """(N,) bool: pixels of none of these labels."""
+    left = torch.ones_like(ids, dtype=torch.bool)
+    for label in labels:
+        if label is not None:
+            left &= ids != label
+    return left

@@ -15,7 +15,7 @@ def push(instances: Instances, delta_d: float) -> Tensor:
     The paper prints 1/C^2 with the pairs k = l, which add a constant; like the authors' code we
     leave them out. Where not all instances are near, the mean is over the pairs that are.
     """
-    first, second = torch.triu(instances.near, diagonal=1).nonzero(as_tuple=True)
+    first, second = torch.triu(instances.near(), diagonal=1).nonzero(as_tuple=True)
     if len(first) == 0:
         return instances.means.sum() * 0.0
     distance = (instances.means[first] - instances.means[second]).norm(dim=1)

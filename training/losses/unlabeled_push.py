@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
+from training.losses.chunks import sum_over_pixels
 from training.losses.instances import Instances, mean_or_zero
 
 
@@ -20,10 +21,24 @@ def unlabeled_push(instances: Instances, delta_d: float) -> Tensor:
     unlabeled pixels.
     """
     assert instances.unlabeled is not None
-    assert instances.near_unlabeled is not None
-    # differences, not the expanded square: its rounding makes the gradient of a small distance wild
-    distance = torch.cdist(
-        instances.means, instances.unlabeled, compute_mode="donot_use_mm_for_euclid_dist"
+    assert instances.unlabeled_places is not None
+    neighbourhood = instances.neighbourhood
+
+    def hinges(embeddings: Tensor, places: Tensor, means: Tensor) -> Tensor:
+        """(2, C): the sum over the pixels, and how many they are."""
+        # differences, not the expanded square: its rounding makes the gradient of a small
+        # distance wild
+        distance = torch.cdist(means, embeddings, compute_mode="donot_use_mm_for_euclid_dist")
+        costs = relu(delta_d - distance) ** 2
+        if neighbourhood is None:
+            return torch.stack([costs.sum(1), costs.new_full((len(means),), len(embeddings))])
+        near = neighbourhood.pixels(places, costs.dtype)
+        return torch.stack([(costs * near).sum(1), near.sum(1)])
+
+    sums, numbers = sum_over_pixels(
+        hinges,
+        (instances.unlabeled, instances.unlabeled_places),
+        (instances.means,),
+        width=len(instances.means),
     )
-    hinges = relu(delta_d - distance) ** 2 * instances.near_unlabeled
-    return mean_or_zero(hinges.sum(1) / instances.near_unlabeled.sum(1).clamp(min=1))
+    return mean_or_zero(sums / numbers.clamp(min=1))

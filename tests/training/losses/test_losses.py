@@ -130,8 +130,7 @@ def test_gradients_are_right() -> None:
     def loss(pixels: torch.Tensor) -> torch.Tensor:
         _, index, counts = torch.unique(ids.flatten(), return_inverse=True, return_counts=True)
         sums = pixels.new_zeros(3, 2).index_add(0, index, pixels)
-        near = torch.ones(3, 3, dtype=torch.bool)
-        given = Instances(pixels, index, counts.double(), sums / counts[:, None], near)
+        given = Instances(pixels, index, counts.double(), sums / counts[:, None])
         terms = pull(given, 0.5) + push(given, 2.0) + regulariser(given)
         return terms + object_dice(given, delta_v=0.5, t=0.9, anchor="mean")
 
@@ -201,7 +200,7 @@ def test_bfloat16_embeddings_are_compared_in_float32() -> None:
 def test_only_instances_with_close_boxes_are_near() -> None:
     labels = torch.zeros(20, 30, dtype=torch.long)
     labels[1:4, 1:4], labels[1:4, 8:10], labels[15:18, 1:4] = 1, 2, 3
-    near = Instances.from_patch(torch.zeros(2, 20, 30), labels, neighbourhood=5).near
+    near = Instances.from_patch(torch.zeros(2, 20, 30), labels, neighbourhood=5).near()
     assert near[0].all()  # the background's box is the patch
     assert near[1].tolist() == [True, True, True, False]  # 8 - 3 = 5 along x; 15 - 3 along y
     assert near[3].tolist() == [True, False, False, True]

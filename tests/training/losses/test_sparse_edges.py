@@ -21,10 +21,16 @@ def in_double(pixels: Tensor, ids: Tensor) -> Instances:
     known = ids > 0
     _, index, counts = torch.unique(ids[known], return_inverse=True, return_counts=True)
     sums = pixels.new_zeros(len(counts), pixels.shape[1]).index_add(0, index, pixels[known])
-    near = torch.ones(len(counts), len(counts), dtype=torch.bool)
-    near_rest = torch.ones(len(counts), int((~known).sum()), dtype=torch.bool)
     means = sums / counts[:, None]
-    return Instances(pixels[known], index, counts.double(), means, near, pixels[~known], near_rest)
+    places = (~known).nonzero()[:, 0]
+    return Instances(
+        pixels[known],
+        index,
+        counts.double(),
+        means,
+        unlabeled=pixels[~known],
+        unlabeled_places=places,
+    )
 
 
 @pytest.mark.parametrize(

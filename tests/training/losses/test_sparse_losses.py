@@ -95,12 +95,14 @@ def test_unlabeled_pixels_are_near_to_the_instances_whose_box_they_are_close_to(
     labels = np.zeros((12, 20), int)
     labels[2:5, 3:6], labels[8:10, 15:18] = 1, 2
     given = sparse(np.zeros((2, 12, 20), np.float32), labels, neighbourhood=2)
-    assert given.near.tolist() == [[True, False], [False, True]]
+    assert given.near().tolist() == [[True, False], [False, True]]
     expected = np.zeros((2, 12, 20), bool)
     expected[0, 0:7, 1:8] = True  # the box 2..4, 3..5 and 2 pixels around it
     expected[1, 6:12, 13:20] = True
-    assert given.near_unlabeled is not None
-    np.testing.assert_array_equal(given.near_unlabeled.numpy(), expected[:, labels == 0])
+    assert given.neighbourhood is not None
+    assert given.unlabeled_places is not None
+    found = given.neighbourhood.pixels(given.unlabeled_places, torch.float32)
+    np.testing.assert_array_equal(found.numpy(), expected[:, labels == 0])
 
 
 # ---- unlabeled push ----------------------------------------------------------------------------
@@ -161,7 +163,7 @@ def test_bce_under_full_supervision_counts_near_instances_only() -> None:
     flat, ids, costs = flat_of(embeddings.numpy()), labels.ravel().numpy(), []
     for k in range(4):
         soft = literal_soft_mask(flat, flat[ids == k].mean(axis=0))
-        others = [m for m in range(4) if m != k and near.near[k, m]]
+        others = [m for m in range(4) if m != k and near.near()[k, m]]
         counted = [-math.log(s) for s in soft[ids == k]]
         counted += [-math.log(1 - s) for s in soft[np.isin(ids, others)]]
         costs.append(np.mean(counted))

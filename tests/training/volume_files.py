@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
@@ -18,9 +19,9 @@ def write_hdf5(path: Path, **arrays: np.ndarray) -> None:
 def write_ome_zarr(path: Path, array: np.ndarray, axes: str, *, version: str) -> None:
     """A multiscale image of two resolutions, metadata where the version wants it."""
     group = zarr.open_group(path, mode="w", zarr_format=3 if version == "0.5" else 2)
-    group.create_array("s0", data=array)
-    group.create_array("s1", data=array[..., ::2])
-    named = [a if version == "0.3" else {"name": a, "type": "space"} for a in axes]
+    group["s0"] = array
+    group["s1"] = array[..., ::2]
+    named: list[Any] = [a if version == "0.3" else {"name": a, "type": "space"} for a in axes]
     scales = [{"axes": named, "datasets": [{"path": "s0"}, {"path": "s1"}]}]
-    inner = {"version": version, "multiscales": scales}
+    inner: dict[str, Any] = {"version": version, "multiscales": scales}
     group.attrs.update({"ome": inner} if version == "0.5" else inner)

@@ -93,7 +93,12 @@ class ProgressWriter(Callback):
         self._write_page(trainer, pl_module, "running")
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """The means of the last epoch are known only now; a kill must not lose them."""
+        """The means of the last epoch are known only now; a kill must not lose them.
+
+        Lightning's step counter of the tables is one too high after a resume (2.6), which would
+        also log other steps than an undisturbed run does.
+        """
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         _save_tables(trainer)
 
     def on_train_end(

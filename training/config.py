@@ -26,9 +26,9 @@ from training.sections import (
     TeacherSection,
     TransferSection,
 )
-from zoo_models.checkpoint import ClustererSettings, Normalisation, valid_unet_axes
+from zoo_models.checkpoint import ClustererSettings, Normalisation, network_axes
 from zoo_models.errors import ConfigError, GeometryError
-from zoo_models.geometry import ValidUNetAxis
+from zoo_models.geometry import NetworkAxis
 
 
 class TrainingConfig(Section):
@@ -52,11 +52,11 @@ class TrainingConfig(Section):
 
     @property
     def network_kwargs(self) -> dict[str, Any]:
-        return {"ndim": self.ndim, **self.network.model_dump(exclude={"architecture"}, mode="json")}
+        return {"ndim": self.ndim, **self.network.kwargs}
 
     @property
-    def network_axes(self) -> tuple[ValidUNetAxis, ...]:
-        return valid_unet_axes(self.network_kwargs)
+    def network_axes(self) -> tuple[NetworkAxis, ...]:
+        return network_axes(self.network.architecture, self.network_kwargs)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ class TrainingConfig(Section):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """What the valid network reads to answer for `output_shape`."""
+        """What the network reads to answer for `output_shape`: the same, if it pads by itself."""
         pairs = zip(self.output_shape, self.network_axes, strict=True)
         return tuple(width + 2 * axis.shrink for width, axis in pairs)
 
@@ -139,6 +139,11 @@ class TrainingConfig(Section):
                 f"run.max_steps {self.run.max_steps} is no multiple of run.epoch_steps "
                 f"{self.run.epoch_steps}: the last steps would never be validated"
             )
+        if self.loss.phase and self.network.architecture == "unet_same":
+            raise ValueError(
+                f"loss.phase is {self.loss.phase}, but windows of unet_same differ by their "
+                "padding, not by their phase alone: leave loss.phase out, or take unet_valid"
+            )
         if self.loss.phase and math.prod(self.period) == 1:
             raise ValueError(
                 f"loss.phase is {self.loss.phase}, but the network has the period 1 along every "
@@ -170,7 +175,7 @@ class TrainingConfig(Section):
             )
 
 
-def _check_window(axis: str, width: int, network: ValidUNetAxis) -> None:
+def _check_window(axis: str, width: int, network: NetworkAxis) -> None:
     """Refuse a window that trains less than all of the network's output functions."""
     if width <= network.period:
         raise ValueError(
@@ -187,7 +192,7 @@ def _check_window(axis: str, width: int, network: ValidUNetAxis) -> None:
         )
 
 
-def _next_output(network: ValidUNetAxis, width: int) -> int:
+def _next_output(network: NetworkAxis, width: int) -> int:
     first = network.smallest_input - 2 * network.shrink
     return first + max(0, -(-(width - first) // network.period)) * network.period
 

@@ -21,7 +21,7 @@ from training.losses.phase_consistency import draw_shift, phase_consistency, wit
 from training.sections import TeacherSection, TransferSection
 from training.teacher import Trained, build_teacher
 from training.transfer import Source, start_from
-from zoo_models.checkpoint import build_network
+from zoo_models.checkpoint import answering_part, build_network
 from zoo_models.errors import ConfigError
 from zoo_models.geometry import TileGeometry
 from zoo_models.metrics import score
@@ -43,7 +43,7 @@ class Prediction:
 
 
 class EmbeddingModule(lightning.LightningModule):
-    """Trains the valid network inside its same-size wrapper; validates the wrapper in tiles."""
+    """Trains the network inside its same-size wrapper, if any; validates the wrapper in tiles."""
 
     def __init__(self, config: TrainingConfig, validation: Sequence[Sample]) -> None:
         super().__init__()
@@ -95,10 +95,8 @@ class EmbeddingModule(lightning.LightningModule):
 
     @property
     def valid(self) -> torch.nn.Module:
-        """The network without its same-size wrapper: what is trained."""
-        network: Any = self.network.valid
-        assert isinstance(network, torch.nn.Module)
-        return network
+        """The network without its same-size wrapper, if it has one: what is trained."""
+        return answering_part(self.network)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         # random anchors and shifts depend on the step only, so a resumed run draws the same ones

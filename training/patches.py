@@ -1,7 +1,7 @@
 """Random training patches, each drawn from its own seed, so that a resumed run sees the same ones.
 
 What the valid network reads is larger than what it answers for, so images are mirrored at their
-borders, as tiles are in prediction::
+borders, as tiles are in prediction (a network that pads by itself has a shrink of 0)::
 
     |<-------------- input: output + 2 shrink --------------->|
     |   shrink   |<--------- output: compared ---->|  shrink  |

@@ -93,10 +93,18 @@ class DataSection(Section):
         return "zyx" if self.planes else self.axes
 
 
-class NetworkSection(Section):
-    """Arguments of the architecture; see zoo_models/architectures/unet_valid.py."""
+ONLY_VALID = frozenset({"convolutions", "upsampling", "local_radius", "local_floor"})
+"""Arguments that `unet_same` does not have: it is built as its authors built it."""
 
-    architecture: Literal["unet_valid"] = "unet_valid"
+
+class NetworkSection(Section):
+    """Arguments of the architecture; see its file in zoo_models/architectures.
+
+    `unet_same` is there for comparison with published networks: its tiles need a wider halo than
+    those of `unet_valid`, and with norm "group", which only it takes, no tiles agree.
+    """
+
+    architecture: Literal["unet_valid", "unet_same"] = "unet_valid"
     in_channels: int = 1
     embedding_dim: int = 16
     width: int = 32
@@ -106,9 +114,27 @@ class NetworkSection(Section):
     kernel: int | list[int] = 3
     convolutions: int = 2
     upsampling: Literal["learnt", "nearest"] = "learnt"
-    norm: Literal["none", "batch"] = "batch"
+    norm: Literal["none", "batch", "group"] = "batch"
     local_radius: int | list[int] = 0
     local_floor: tuple[float, float] = (0.1, 0.004)
+
+    @model_validator(mode="after")
+    def _fits_the_architecture(self) -> NetworkSection:
+        foreign = ", ".join(sorted(ONLY_VALID & self.model_fields_set))
+        if self.architecture == "unet_same" and foreign:
+            raise ValueError(f"unet_same has no {foreign}: leave out, or take unet_valid")
+        if self.architecture == "unet_valid" and self.norm == "group":
+            raise ValueError(
+                'norm is "group", which sees the whole tile, and unet_valid is there to be tiled: '
+                'set norm to "batch" or "none"'
+            )
+        return self
+
+    @property
+    def kwargs(self) -> dict[str, object]:
+        """The arguments that the architecture takes, as JSON values."""
+        foreign = ONLY_VALID if self.architecture == "unet_same" else frozenset()
+        return self.model_dump(exclude={"architecture", *foreign}, mode="json")
 
 
 class LossSection(Section):

@@ -17,6 +17,7 @@ from packager.cli import (
     evaluate,
     experiments,
     export,
+    import_,
     models,
     pad,
     predict,
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
+app.command("import")(import_.import_)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.command("pad")(pad.pad)

@@ -26,6 +26,7 @@ from zoo_models.prediction.images import read_labels
 COMMANDS = (
     "train",
     "tune",
+    "import",
     "export",
     "predict",
     "pad",

@@ -59,6 +59,21 @@ DSB2018_FLUO = Suite(
             {**FULL, "supervision": {"instances": 16, "dense": True}},
         ),
         Run("t-50", "t = 0.5 in place of 0.9", {"loss.t": 0.5}),
+        Run(
+            "valid",
+            "valid convolutions, full supervision, no local normalisation",
+            {**FULL, "network.local_radius": None, "network.upsampling": "nearest"},
+        ),
+        Run(
+            "same",
+            "zero-padded convolutions that read the same patches",
+            {
+                **FULL,
+                "network.local_radius": None,
+                "network.architecture": "unet_same",
+                "patch.output": 164,
+            },
+        ),
     ),
 )
 

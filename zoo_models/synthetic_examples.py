@@ -1,6 +1,6 @@
 """Example images for the models whose training images are not CC0, and so are not passed on.
 
-    python zoo_models/catalog/synthetic_examples.py
+    python -m zoo_models.synthetic_examples
 
 writes example/image.tif and example/labels.tif of these models anew, the same bytes every time. They
 show what such a model expects; how good it is, its card says, measured on real images.
@@ -15,7 +15,8 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
-HERE = Path(__file__).parent
+from zoo_models.catalog import ROOT
+
 Labels = NDArray[np.uint16]
 
 
@@ -41,7 +42,9 @@ def nuclei_zyx(shape: tuple[int, int, int] = (40, 96, 96), seed: int = 0) -> tup
     return np.clip(image, 0, 65535).astype(np.uint16), labels
 
 
-def cells_yx(shape: tuple[int, int] = (512, 512), seed: int = 3) -> tuple[NDArray[np.uint8], Labels]:
+def cells_yx(
+    shape: tuple[int, int] = (512, 512), seed: int = 3
+) -> tuple[NDArray[np.uint8], Labels]:
     """Spread grey cells with arms, a speckled body and a bright rim, like phase contrast: uint8."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(shape, np.uint16)
@@ -80,9 +83,9 @@ def _spread_cell(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np
     return star
 
 
-def write(model: str, image: NDArray[np.generic], labels: Labels) -> None:
+def write(model: str, image: NDArray[np.generic], labels: Labels, *, root: Path = ROOT) -> None:
     """Compressed TIFF, as the other examples."""
-    folder = HERE / model / "example"
+    folder = root / model / "example"
     folder.mkdir(parents=True, exist_ok=True)
     for name, pixels in (("image", image), ("labels", labels)):
         tifffile.imwrite(folder / f"{name}.tif", pixels, compression="deflate", predictor=True)

@@ -45,7 +45,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.augment = augment(config.augmentation, ndim=config.ndim)
         self.reach = config.patch_reach
         self.samples = [_mirrored(s, self.shrink, self.output, reach=self.reach) for s in samples]
-        drawn = [s.labels.any() or not config.sparse for s in samples]
+        drawn = [bool(s.labels.any()) or not config.sparse for s in samples]
         sizes = np.sqrt([s.labels.size * d for s, d in zip(samples, drawn, strict=True)])
         self.probabilities = sizes / sizes.sum()
 

@@ -2,8 +2,8 @@
 
     python -m zoo_models.synthetic_examples
 
-writes example/image.tif and example/labels.tif of these models anew, the same bytes every time. They
-show what such a model expects; how good it is, its card says, measured on real images.
+writes example/image.tif and example/labels.tif of these models anew, the same bytes every time.
+They show what such a model expects; how good it is, its card says, measured on real images.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy import ndimage
 from zoo_models.catalog import ROOT
 
 Labels = NDArray[np.uint16]
+Grey = NDArray[np.uint8]
 
 
 def nuclei_zyx(shape: tuple[int, int, int] = (40, 96, 96), seed: int = 0) -> tuple[Labels, Labels]:
@@ -42,9 +43,7 @@ def nuclei_zyx(shape: tuple[int, int, int] = (40, 96, 96), seed: int = 0) -> tup
     return np.clip(image, 0, 65535).astype(np.uint16), labels
 
 
-def cells_yx(
-    shape: tuple[int, int] = (512, 512), seed: int = 3
-) -> tuple[NDArray[np.uint8], Labels]:
+def cells_yx(shape: tuple[int, int] = (512, 512), seed: int = 3) -> tuple[Grey, Labels]:
     """Spread grey cells with arms, a speckled body and a bright rim, like phase contrast: uint8."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(shape, np.uint16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,7 +36,9 @@ def run(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps in place of the suite's own.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split that is scored.")] = "val",
+    split: Annotated[
+        Literal["train", "val", "test"], typer.Option(help="Split that is scored.")
+    ] = "val",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
 ) -> None:
     """Train, tune and score runs of a suite, and print their table.

@@ -18,7 +18,7 @@ from zoo_models.errors import CheckpointError
 from zoo_models.metrics import aggregate, score
 from zoo_models.postprocessing import build_clusterer
 
-TRIED = {"radius": [0.5, 2.0, 9.0], "min_size": [1, 15, 400]}
+TRIED: dict[str, list[float]] = {"radius": [0.5, 2.0, 9.0], "min_size": [1, 15, 400]}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_the_chosen_settings_are_the_best_of_all_that_were_tried(run_dir: Path) 
     place = background(images)
     assert place == pytest.approx([0.0, 3.0], abs=0.1)
     every = []
-    for radius, min_size in itertools.product(*TRIED.values()):
+    for radius, min_size in itertools.product(TRIED["radius"], TRIED["min_size"]):
         settings = {"background": place, "radius": radius, "min_size": min_size}
         clusterer = build_clusterer(ClustererSettings("basin_merging", settings))
         every.append(aggregate([score(clusterer(e), t) for e, t in images]).ap50)

@@ -23,6 +23,7 @@ import torch
 
 from training.config import TrainingConfig
 from training.fit import LAST, fit, read
+from training.sections import Split
 from training.tuning import embedded, scores_of, tune
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.errors import InputError
@@ -130,7 +131,7 @@ def _change(values: dict[str, Any], name: list[str], value: Any) -> None:
 
 
 def perform(
-    suite: Suite, run: Run, place: Place, *, split: str = "val", progress: bool = False
+    suite: Suite, run: Run, place: Place, *, split: Split = "val", progress: bool = False
 ) -> Result:
     """Train, tune and score one run, or as much of it as is still missing.
 

@@ -6,6 +6,7 @@ import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from training.experiments.spoco import SUITES
 from training.experiments.suite import Place, Run, Suite, configuration, markdown, perform
 from zoo_models.errors import InputError
 
-TINY = {
+TINY: dict[str, Any] = {
     "network": {"embedding_dim": 4, "width": 4, "max_width": 8, "levels": 1, "convolutions": 1},
     "patch": {"output": 36, "batch": 2},
     "run": {"max_steps": 2, "epoch_steps": 2, "workers": 0},

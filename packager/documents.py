@@ -15,15 +15,18 @@ from packager.consumers.jdll import MOST_OUTPUT_BYTES, MOST_PIXELS
 from packager.describe import Subject
 from packager.kinds import Product, expect_title_fits
 from zoo_models.checkpoint import Checkpoint
+from zoo_models.colours import (
+    channel_colours,
+    embedding_colours,
+    label_colours,
+    principal_directions,
+)
 
 Grey = NDArray[np.float32]
 Rgb = NDArray[np.uint8]
 
 PANEL = (384, 256)
 """Height and width of one of the cover's three panels: together 2:1, as the zoo shows covers."""
-
-GOLDEN = 0.618033988749895
-"""Steps of this part of the colour circle keep neighbouring instances apart in colour."""
 
 
 def readme(subject: Subject) -> str:
@@ -194,9 +197,9 @@ def cover(image: Grey, embeddings: Grey, labels: NDArray[np.int32]) -> bytes:
         image, embeddings, labels = image[:, middle], embeddings[:, middle], labels[middle]
     window = _window(labels)
     panels = [
-        np.repeat(_stretch(image[0])[..., None], 3, axis=-1),
-        principal_colours(embeddings),
-        instance_colours(labels),
+        channel_colours(image[:1]),
+        embedding_colours(embeddings, principal_directions(embeddings)),
+        label_colours(labels),
     ]
     smooth = Image.Resampling.BICUBIC
     modes = (smooth, smooth, Image.Resampling.NEAREST)
@@ -222,38 +225,3 @@ def _panel(picture: Rgb, mode: Image.Resampling) -> Rgb:
     height, width = PANEL
     resized = Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), mode)
     return np.asarray(resized)
-
-
-def _stretch(values: Grey) -> Rgb:
-    """0..255 between the 1st and the 99.8th percentile."""
-    low, high = np.percentile(values, (1.0, 99.8))
-    scaled = (values - low) / max(float(high - low), 1e-6)
-    return np.asarray(np.clip(scaled * 255, 0, 255), dtype=np.uint8)
-
-
-def principal_colours(embeddings: Grey) -> Rgb:
-    """Embeddings (D, Y, X) -> (Y, X, 3) uint8, their three main directions as colours.
-
-    A direction's sign is free; it is chosen so that its largest entry is positive, and so the same
-    embeddings always give the same colours.
-    """
-    dims, height, width = embeddings.shape
-    pixels = embeddings.reshape(dims, -1).T.astype(np.float64)
-    pixels = pixels - pixels.mean(axis=0)
-    _, vectors = np.linalg.eigh(pixels.T @ pixels)
-    main = vectors[:, ::-1][:, :3]
-    main = main * np.sign(main[np.abs(main).argmax(axis=0), range(main.shape[1])])
-    colours = np.zeros((height, width, 3), np.uint8)
-    for channel, direction in enumerate(main.T):
-        plane = (pixels @ direction).reshape(height, width).astype(np.float32)
-        colours[..., channel] = _stretch(plane)
-    return colours
-
-
-def instance_colours(labels: NDArray[np.int32]) -> Rgb:
-    """Labels (Y, X) -> (Y, X, 3) uint8, one colour per instance, background black."""
-    hue = (labels.astype(np.float64) * GOLDEN) % 1.0 * 6.0
-    ramps = [np.clip(np.abs((hue + shift) % 6.0 - 3.0) - 1.0, 0.0, 1.0) for shift in (0, 4, 2)]
-    colours = np.stack([55 + 200 * ramp for ramp in ramps], axis=-1)
-    colours[labels == 0] = 0
-    return np.asarray(colours, dtype=np.uint8)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from packager.card import Card
-from packager.documents import PANEL, cover, instance_colours, principal_colours, readme
+from packager.documents import PANEL, cover, readme
 from tests.packager.conftest import make_subject
 from zoo_models.checkpoint import Checkpoint
 
@@ -52,22 +52,3 @@ def test_the_cover_of_a_volume_shows_its_middle_plane() -> None:
     embeddings = np.repeat(image, 3, axis=0)
     flat = cover(image[:, 2], embeddings[:, 2], labels[2])
     assert cover(image, embeddings, labels) == flat
-
-
-def test_embeddings_that_differ_get_different_colours() -> None:
-    embeddings = np.zeros((16, 8, 12), np.float32)
-    embeddings[3, :, :6] = 2
-    embeddings[7, :4] = 5
-    colours = principal_colours(embeddings)
-    assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 4
-
-
-def test_two_dimensions_are_enough_for_colours() -> None:
-    embeddings = np.random.default_rng(0).random((2, 8, 12), np.float32)
-    assert principal_colours(embeddings).shape == (8, 12, 3)
-
-
-def test_neighbouring_labels_differ_in_colour_and_background_is_black() -> None:
-    colours = instance_colours(np.arange(6, dtype=np.int32)[None])[0].astype(int)
-    assert (colours[0] == 0).all()
-    assert (np.abs(np.diff(colours, axis=0)).sum(axis=1) > 60).all()

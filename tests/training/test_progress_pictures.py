@@ -8,14 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.datasets import Sample
-from training.progress.colours import (
-    InstancePainter,
-    channel_colours,
-    embedding_colours,
-    matches,
-    principal_directions,
-    stretch,
-)
+from training.progress.colours import InstancePainter, matches
 from training.progress.pictures import (
     CAPTION,
     GAP,
@@ -25,6 +18,7 @@ from training.progress.pictures import (
     draw_row,
     richest_plane,
 )
+from zoo_models.colours import channel_colours, embedding_colours, principal_directions, stretch
 
 
 def sample(shape: tuple[int, ...], *, channels: int = 1, number: int = 4) -> Sample:

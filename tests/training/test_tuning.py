@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_the_chosen_settings_are_the_best_of_all_that_were_tried(run_dir: Path) 
     assert place == pytest.approx([0.0, 3.0], abs=0.1)
     every = []
     for radius, min_size in itertools.product(TRIED["radius"], TRIED["min_size"]):
-        settings = {"background": place, "radius": radius, "min_size": min_size}
+        settings: dict[str, Any] = {"background": place, "radius": radius, "min_size": min_size}
         clusterer = build_clusterer(ClustererSettings("basin_merging", settings))
         every.append(aggregate([score(clusterer(e), t) for e, t in images]).ap50)
     assert len(set(every)) > 2

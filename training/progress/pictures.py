@@ -17,14 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from training.datasets import Sample
-from training.progress.colours import (
-    Floats,
-    InstancePainter,
-    Rgb,
-    channel_colours,
-    embedding_colours,
-    principal_directions,
-)
+from training.progress.colours import InstancePainter
+from zoo_models.colours import Floats, Rgb, channel_colours, embedding_colours, principal_directions
 
 ROWS = 3
 GAP = 6

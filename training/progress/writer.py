@@ -16,11 +16,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from training.config import TrainingConfig
 from training.module import EmbeddingModule, Prediction
-from training.progress.colours import Floats, Rgb
 from training.progress.curves import read_curves
 from training.progress.page import PICTURES, RunState, page
 from training.progress.pictures import draw_page, draw_row
 from training.provenance import provenance
+from zoo_models.colours import Floats, Rgb
 from zoo_models.errors import InputError
 
 PAGE = "index.html"

@@ -11,11 +11,12 @@ time, and of a large patch what the gradient needs is computed again when the gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 CHUNK = 1 << 18
 """Numbers in the largest matrix of a chunk: 1 MiB of float32, which a processor's cache holds."""
@@ -36,13 +37,55 @@ def sum_over_pixels(
         shared: what it sees whole.
         width: numbers per pixel of the largest matrix that it makes, such as C.
     """
+    number = len(pixels[0])
     length = max(1, CHUNK // max(1, width))
-    chunks = zip(*(tensor.split(length) for tensor in pixels), strict=True)
-    if len(pixels[0]) * width <= KEPT:
-        sums = [function(*chunk, *shared) for chunk in chunks]
-    else:
-        sums = [
-            checkpoint(function, *chunk, *shared, use_reentrant=False, preserve_rng_state=False)
-            for chunk in chunks
+    parts = [slice(start, start + length) for start in range(0, max(1, number), length)]
+    if number * width <= KEPT:
+        return _sum_of(function(*(p[part] for p in pixels), *shared) for part in parts)
+    apply: Any = _Recomputed.apply
+    sums: Tensor = apply(function, parts, len(pixels), *pixels, *shared)
+    return sums
+
+
+class _Recomputed(torch.autograd.Function):
+    """The sum over chunks; their graphs are made, used and dropped one by one in backward.
+
+    torch.utils.checkpoint would do, but its gradients of all chunks lie in memory in many pieces
+    before they become one tensor.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[..., Tensor], parts: list[slice], number: int, *tensors: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        ctx.function, ctx.parts, ctx.number = function, parts, number
+        pixels, shared = tensors[:number], tensors[number:]
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return _sum_of(function(*(p[part] for p in pixels), *shared) for part in parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[3:]
+        gradients = [
+            torch.zeros_like(t) if w else None for t, w in zip(tensors, wanted, strict=True)
         ]
-    return torch.stack(sums).sum(0)
+        for part in ctx.parts:
+            sliced = [part] * ctx.number + [slice(None)] * (len(tensors) - ctx.number)
+            given = [t.detach()[s] for t, s in zip(tensors, sliced, strict=True)]
+            inputs = [t.requires_grad_() for t, w in zip(given, wanted, strict=True) if w]
+            with torch.enable_grad(), torch.autocast(slope.device.type, enabled=False):
+                found = iter(torch.autograd.grad(ctx.function(*given), inputs, slope))
+            for gradient, place in zip(gradients, sliced, strict=True):
+                if gradient is not None:
+                    gradient[place] += next(found)
+        return None, None, None, *gradients
+
+
+def _sum_of(values: Iterator[Tensor]) -> Tensor:
+    """The sum of one tensor or more of the same shape."""
+    total = next(values)
+    for value in values:
+        total = total + value
+    return total

@@ -25,6 +25,8 @@ class EmbeddingLoss:
     `unlabeled` None is full supervision. A label that stands for "unlabeled" makes it L_SSO
     (Eq. 8): + gamma unlabeled push + delta consistency; the latter needs a teacher's embeddings.
 
+    Pixels of the label `ignore` take part in no term, as if the patch had not had them.
+
     `neighbourhood` None is the papers' definition: every instance is compared with every other. A
     number of pixels compares only instances whose bounding boxes are at most so far apart: distant
     ones that look alike cannot all have different embeddings (Rumberger et al. 2021), and need not,
@@ -42,6 +44,7 @@ class EmbeddingLoss:
     neighbourhood: int | None = None
     object_loss: str = "dice"
     unlabeled: int | None = None
+    ignore: int | None = None
     unlabeled_push_weight: float = 1.0
     consistency_weight: float = 1.0
 
@@ -51,8 +54,8 @@ class EmbeddingLoss:
         """The mean over a batch of each term, and their weighted sum as "loss".
 
         embeddings: (B, D, [Z,] Y, X) of any float type; labels: (B, [Z,] Y, X) integers, every
-        value but `unlabeled` an instance of its own sample. Computed in float32 also under
-        autocast. `teacher`: g's embeddings of the same pixels, as `embeddings`; under full
+        value but `unlabeled` and `ignore` an instance of its own sample. Computed in float32 also
+        under autocast. `teacher`: g's embeddings of the same pixels, as `embeddings`; under full
         supervision the consistency then draws its anchors from everywhere.
         """
         teachers = [None] * len(embeddings) if teacher is None else list(teacher)
@@ -76,7 +79,11 @@ class EmbeddingLoss:
         self, embeddings: Tensor, labels: Tensor, teacher: Tensor | None
     ) -> dict[str, Tensor]:
         instances = Instances.from_patch(
-            embeddings, labels, neighbourhood=self.neighbourhood, unlabeled=self.unlabeled
+            embeddings,
+            labels,
+            neighbourhood=self.neighbourhood,
+            unlabeled=self.unlabeled,
+            ignore=self.ignore,
         )
         terms = {
             "pull": pull(instances, self.delta_v),
@@ -90,10 +97,15 @@ class EmbeddingLoss:
         if self.unlabeled is not None and self.unlabeled_push_weight:
             terms["unlabeled_push"] = unlabeled_push(instances, self.delta_d)
         if teacher is not None:
-            everywhere = torch.ones_like(labels, dtype=torch.bool)
-            region = everywhere if self.unlabeled is None else labels == self.unlabeled
-            f, g = (e.flatten(1).float().T for e in (embeddings, teacher))
-            terms["consistency"] = consistency(
-                f, g, region.flatten(), delta_v=self.delta_v, t=self.t
-            )
+            terms["consistency"] = self._consistency(embeddings, labels, teacher)
         return terms
+
+    def _consistency(self, embeddings: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
+        """Anchors from the unlabeled pixels, or from everywhere under full supervision."""
+        f, g, ids = (x.flatten(-labels.ndim) for x in (embeddings, teacher, labels))
+        if self.ignore is not None:
+            kept = ids != self.ignore
+            f, g, ids = f[:, kept], g[:, kept], ids[kept]
+        everywhere = torch.ones_like(ids, dtype=torch.bool)
+        region = everywhere if self.unlabeled is None else ids == self.unlabeled
+        return consistency(f.float().T, g.float().T, region, delta_v=self.delta_v, t=self.t)

@@ -50,7 +50,7 @@ def object_dice(
 
     overlap, squares = _over_all_pixels(instances, compare, anchor=anchor, delta_v=delta_v, t=t)
     dice = 2 * overlap / (squares + instances.counts).clamp(min=eps)
-    return 1 - dice.mean() if len(dice) else dice.sum()
+    return mean_or_zero(1 - dice)
 
 
 def object_bce(

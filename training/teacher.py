@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from training.sections import TeacherSection
@@ -29,8 +30,13 @@ class Shared(nn.Module):
     """g = f; and the steps that other teachers fill with more."""
 
     def forward(self, images: Tensor, student: nn.Module) -> Tensor:
-        """Embeddings (B, D, [Z,] Y, X) of the second views (B, C, [Z,] Y, X)."""
-        embeddings: Tensor = student(images)
+        """Embeddings (B, D, [Z,] Y, X) of the second views (B, C, [Z,] Y, X).
+
+        On copies of the student's buffers: the running statistics of its batch norms are those of
+        the first views, and the gradient of this call is not disturbed when they are updated.
+        """
+        buffers = {name: buffer.clone() for name, buffer in student.named_buffers()}
+        embeddings: Tensor = functional_call(student, buffers, (images,))
         return embeddings
 
     def start_from(self, student: nn.Module) -> None:

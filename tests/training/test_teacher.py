@@ -137,3 +137,23 @@ def test_teachers_with_weights_start_from_a_given_checkpoint_too(
     assert not torch.equal(g(images(), network), network(images()))
     g.start_from(network)
     assert torch.equal(g(images(), network), network(images()))
+
+
+@pytest.mark.parametrize("kind", ["shared", "dropout"])
+def test_a_teacher_that_is_the_student_leaves_its_running_statistics_alone(kind: Kind) -> None:
+    network = student()
+    before = {name: b.clone() for name, b in network.named_buffers()}
+    teacher(kind, network)(images() + 3, network)
+    for name, buffer in network.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["momentum", "shared", "dropout", "trained"])
+def test_a_teacher_beside_a_compiled_student_lets_gradients_through(kind: Kind) -> None:
+    network = student()
+    g = teacher(kind, network)
+    theirs = g(images(), network)
+    mine = torch.compile(network)(images())
+    ((mine - theirs) ** 2).mean().backward()
+    assert all(p.grad is not None for p in network.parameters())

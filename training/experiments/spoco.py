@@ -49,6 +49,11 @@ DSB2018_FLUO = Suite(
         ),
         Run("no-unlabeled-push", "without U_push", {"loss.unlabeled_push": 0.0}),
         Run("no-consistency", "without U_con", {"loss.consistency": 0.0, "teacher": None}),
+        Run(
+            "momentum-99",
+            "teacher: momentum 0.99, which forgets in 100 steps",
+            {"teacher.momentum": 0.99},
+        ),
         Run("shared", "teacher: shared weights", {"teacher.kind": "shared"}),
         Run("dropout", "teacher: dropout", {"teacher.kind": "dropout"}),
         Run("trained", "teacher: trained", {"teacher.kind": "trained"}),

@@ -145,6 +145,9 @@ class LossSection(Section):
 
     `unlabeled_push` counts under [supervision] only, `consistency` under [supervision] or with a
     [teacher]. `adversarial` begins after `adversarial_warmup` steps, with its critic.
+
+    `ignore = 0`: label 0 is of unknown pixels, which take part in no term but the phase's, and not
+    the background, an instance otherwise. Not with sparse supervision: there it says unlabeled.
     """
 
     kind: Literal["spoco", "discriminative"] = "spoco"
@@ -157,6 +160,7 @@ class LossSection(Section):
     t: float = Field(0.9, gt=0, lt=1)
     anchor: Literal["random", "mean"] = "random"
     neighbourhood: int | None = Field(None, ge=0)
+    ignore: Literal[0] | None = None
     phase: float = Field(0.0, ge=0)
     object_loss: Literal["dice", "bce"] = "dice"
     unlabeled_push: float = Field(1.0, ge=0)
@@ -253,8 +257,11 @@ class ClustererSection(Section):
     """Method in zoo_models/postprocessing and its settings, for validation and for the package.
 
     `tried`: setting -> values among which `spoco-zoo tune` chooses, on the val split.
+    `spread`: it measures the background's spread too, for sparse supervision: the background is
+        not pulled to one place there. A `radius` tried is then in standard deviations.
     """
 
     name: str = "basin_merging"
     settings: dict[str, float | int | bool | list[float]] = {}
     tried: dict[str, list[float]] = {}
+    spread: bool = False

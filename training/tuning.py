@@ -42,7 +42,9 @@ def tune(run_dir: Path, config: TrainingConfig) -> Checkpoint:
     checkpoint = with_last_weights(run_dir)
     samples = read(config, "val")
     samples = samples[:: -(-len(samples) // IMAGES)]
-    return tuned(checkpoint, embedded(checkpoint, samples), config.clusterer.tried)
+    images = embedded(checkpoint, samples)
+    section = config.clusterer
+    return tuned(checkpoint, images, section.tried, with_spread=section.spread)
 
 
 def with_last_weights(run_dir: Path) -> Checkpoint:
@@ -83,14 +85,21 @@ def embedded(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Embedded
 
 
 def tuned(
-    checkpoint: Checkpoint, images: Sequence[Embedded], tried: Mapping[str, Sequence[float]]
+    checkpoint: Checkpoint,
+    images: Sequence[Embedded],
+    tried: Mapping[str, Sequence[float]],
+    *,
+    with_spread: bool = False,
 ) -> Checkpoint:
     """The checkpoint with the background's place and the settings that suit `images` best.
 
+    `with_spread` measures the background's spread, too; a `radius` tried is then in its units.
     Coordinate search, twice through `tried` (setting -> values): the best value of each setting
     given the others, not the best of all combinations. Its scores go into the provenance.
     """
     best = {**checkpoint.clusterer.settings, "background": background(images)}
+    if with_spread:
+        best["spread"] = spread(images)
     known: dict[str, DatasetScores] = {}
 
     def scored(settings: Mapping[str, Any]) -> DatasetScores:
@@ -118,6 +127,28 @@ def background(images: Sequence[Embedded]) -> list[float]:
     """Median over the images of their mean background embedding; empty without background."""
     means = [e[:, truth == 0].mean(axis=1) for e, truth in images if (truth == 0).any()]
     return [round(float(v), 4) for v in np.median(means, axis=0)] if means else []
+
+
+def spread(images: Sequence[Embedded], ridge: float = 0.1) -> list[float]:
+    """D * D numbers, row by row: (covariance + ridge * identity) ** -1/2 of the background.
+
+    The covariance is that around `background(images)`; every image counts the same, however many
+    background pixels it has. Empty without background.
+
+    ridge: squared embedding units; it keeps dimensions that are nearly constant in the background
+        from deciding alone. 0 takes a background that varies along every direction.
+    """
+    place = np.asarray(background(images))[:, None]
+    each = []
+    for embeddings, truth in images:
+        if (truth == 0).any():
+            pixels = embeddings[:, truth == 0] - place
+            each.append(pixels @ pixels.T / pixels.shape[1])
+    if not each:
+        return []
+    variances, directions = np.linalg.eigh(np.mean(each, axis=0) + ridge * np.eye(len(place)))
+    root = (directions / np.sqrt(variances)) @ directions.T
+    return [round(float(v), 4) for v in root.ravel()]
 
 
 def _with(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Checkpoint:

@@ -31,6 +31,7 @@ from packager.graphs.regions import (
     steps,
     touching,
 )
+from zoo_models.postprocessing.basin_merging import BasinMerging
 
 
 class BasinMergingGraph(nn.Module):
@@ -41,6 +42,7 @@ class BasinMergingGraph(nn.Module):
     """
 
     background: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -50,14 +52,17 @@ class BasinMergingGraph(nn.Module):
         solid: float = 0.9,
         min_size: int = 20,
         background: tuple[float, ...] | list[float] = (),
+        spread: tuple[float, ...] | list[float] = (),
     ) -> None:
         super().__init__()
+        BasinMerging(background=background, spread=spread)  # refuses a spread that does not fit
         self.join = float(join)
         self.merge = float(merge)
         self.radius = float(radius)
         self.solid = float(solid)
         self.min_size = int(min_size)
         self.register_buffer("background", torch.tensor(list(background), dtype=torch.float32))
+        self.register_buffer("spread", torch.tensor(list(spread), dtype=torch.float32))
 
     def forward(self, embeddings: Tensor) -> Tensor:
         labels = [self.cluster(image)[None] for image in embeddings.detach().float().unbind(0)]
@@ -74,7 +79,7 @@ class BasinMergingGraph(nn.Module):
         return solid_pieces(groups, distance < limit[groups], self.min_size)
 
     def from_background(self, embeddings: Tensor) -> Tensor:
-        """Distance ([Z,] Y, X) of every pixel from the background's place."""
+        """Distance ([Z,] Y, X) of every pixel from the background's place, in units of `spread`."""
         place = self.background
         if place.numel() == 0:
             everywhere = torch.ones_like(embeddings[0], dtype=torch.bool)
@@ -82,8 +87,15 @@ class BasinMergingGraph(nn.Module):
             sizes = torch.bincount(valleys.reshape(-1))
             place = means[(sizes == sizes.max()).nonzero()[0, 0]]  # of equal ones the first
         squared = torch.zeros_like(embeddings[0])
-        for d in range(embeddings.shape[0]):
-            squared += (embeddings[d] - place[d]).square()
+        if self.spread.numel() == 0:
+            for d in range(embeddings.shape[0]):
+                squared += (embeddings[d] - place[d]).square()
+            return squared.sqrt_()
+        for row in self.spread.view(place.numel(), -1).unbind(0):
+            along = torch.zeros_like(squared)
+            for d in range(embeddings.shape[0]):
+                along += (embeddings[d] - place[d]).mul_(row[d])
+            squared += along.square()
         return squared.sqrt_()
 
 

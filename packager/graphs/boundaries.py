@@ -35,7 +35,9 @@ class Boundaries(nn.Module):
     """Embeddings (B, D, [Z,] Y, X) -> (B, 2, [Z-2r,] Y-2r, X-2r): foreground, boundary; r = reach.
 
     foreground: 0..1 over the width of the gap that training leaves between two instances,
-        2 (delta_d - delta_v), and one half at `radius` from the background's embedding.
+        2 (delta_d - delta_v), and one half at `radius` from the background's embedding. With a
+        `spread` W both are distances ||W (e - background)||, as in `BasinMerging`: `radius` is
+        given as one, and the gap is stretched as W stretches, in the mean over all directions.
     boundary: the largest distance between the embeddings at +o and -o, over all axes and
         o = 1..reach; 0 up to 2 delta_v, the width of an instance, 1 from 2 delta_d on.
     """
@@ -48,6 +50,7 @@ class Boundaries(nn.Module):
         radius: float,
         delta_v: float,
         delta_d: float,
+        spread: list[float] | None = None,
         reach: int = REACH,
     ) -> None:
         super().__init__()
@@ -56,6 +59,13 @@ class Boundaries(nn.Module):
         self.register_buffer("background", place)
         self.radius = radius
         self.within, self.gap = 2 * delta_v, 2 * (delta_d - delta_v)
+        self.spread: torch.Tensor | None
+        self.register_buffer("spread", None)
+        self.stretch = 1.0
+        if spread:
+            matrix = torch.tensor(spread, dtype=torch.float32)
+            self.spread = matrix.reshape(len(background), -1, *[1] * ndim)
+            self.stretch = math.sqrt(sum(w * w for w in spread) / len(background))
         self.centre = [-reach] * (2 * ndim)
         self.pairs = [
             (_moved(self.centre, axis, o), _moved(self.centre, axis, -o))
@@ -64,8 +74,12 @@ class Boundaries(nn.Module):
         ]
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        outside = _length(F.pad(embeddings, self.centre) - self.background)
-        foreground = torch.clamp((outside - self.radius) / self.gap + 0.5, 0.0, 1.0)
+        from_place = F.pad(embeddings, self.centre) - self.background
+        if self.spread is not None:
+            apply = F.conv3d if self.spread.dim() == 5 else F.conv2d
+            from_place = apply(from_place, self.spread)
+        gap = self.gap * self.stretch
+        foreground = torch.clamp((_length(from_place) - self.radius) / gap + 0.5, 0.0, 1.0)
         steepest = torch.zeros_like(foreground)
         for ahead, behind in self.pairs:
             step = _length(F.pad(embeddings, ahead) - F.pad(embeddings, behind))
@@ -119,6 +133,7 @@ def boundaries_graph(checkpoint: Checkpoint) -> tuple[nn.Module, TileGeometry]:
         radius=float(getattr(clusterer, "radius", checkpoint.delta_d)),
         delta_v=checkpoint.delta_v,
         delta_d=checkpoint.delta_d,
+        spread=list(getattr(clusterer, "spread", ())),
     )
     before = [n.crop_before for n in axes]
     after = [h - n.crop_before - n.shrink - REACH for h, n in zip(halo, axes, strict=True)]

@@ -13,7 +13,15 @@ import torch
 from tests.training.conftest import discs
 from training.config import load_config
 from training.fit import LAST, fit
-from training.tuning import Embedded, background, scores_of, tune, tuned, with_last_weights
+from training.tuning import (
+    Embedded,
+    background,
+    scores_of,
+    spread,
+    tune,
+    tuned,
+    with_last_weights,
+)
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import CheckpointError
 from zoo_models.metrics import aggregate, score
@@ -52,6 +60,57 @@ def test_the_chosen_settings_are_the_best_of_all_that_were_tried(run_dir: Path) 
     assert scores_of(best, images).ap50 == max(every)
 
 
+def on_a_long_cloud(seed: int) -> Embedded:
+    """Discs at (0, 2.5); the background runs from (-4, 0) to (4, 0) and back, across the image."""
+    truth = discs((48, 64), seed)[1].astype(np.int32)
+    wave = np.broadcast_to(4 * np.sin(np.arange(64) * 0.5), truth.shape)
+    values = np.stack([np.where(truth > 0, 0.0, wave), np.where(truth > 0, 2.5, 0.0)])
+    return values.astype(np.float32), truth
+
+
+def test_a_background_that_is_a_long_cloud_needs_its_spread(run_dir: Path) -> None:
+    checkpoint = Checkpoint.load(run_dir / "checkpoint.safetensors")
+    images = [on_a_long_cloud(seed) for seed in (1, 2)]
+    tried: dict[str, list[float]] = {"radius": [1.0, 1.5, 2.0, 2.4, 3.0, 3.8, 5.0]}
+    without = tuned(checkpoint, images, tried)
+    assert without.clusterer.settings.get("spread", []) == []
+    assert without.provenance["validation"]["ap50"] < 0.5
+    found = tuned(checkpoint, images, tried, with_spread=True)
+    assert found.clusterer.settings["spread"] == spread(images)
+    assert found.provenance["validation"]["ap50"] == 1
+
+
+def pixels_of(covariance: np.ndarray, number: int, seed: int) -> Embedded:
+    """Background around (1, 2, 3) of the given covariance, and an object of no importance."""
+    draw = np.random.default_rng(seed)
+    values = draw.multivariate_normal([1, 2, 3], covariance, number).T
+    truth = np.zeros((2, number), np.int32)
+    truth[1] = 1
+    return np.stack([values, np.full_like(values, 50)], axis=1).astype(np.float32), truth
+
+
+COVARIANCE = np.array([[4.0, 0.6, 0.0], [0.6, 1.0, -0.05], [0.0, -0.05, 0.01]])
+
+
+def test_distances_in_units_of_the_spread_have_unit_variance_along_every_direction() -> None:
+    image = pixels_of(COVARIANCE, 5000, 0)
+    matrix = np.array(spread([image], ridge=0)).reshape(3, 3)
+    np.testing.assert_allclose(matrix, matrix.T)
+    np.testing.assert_allclose(np.cov(matrix @ image[0][:, 0]), np.eye(3), atol=2e-3)
+    wide = np.array(spread([image], ridge=0.1)).reshape(3, 3)
+    expected = np.cov(image[0][:, 0]) + 0.1 * np.eye(3)
+    np.testing.assert_allclose(np.linalg.inv(wide @ wide), expected, atol=5e-3)
+
+
+def test_every_image_counts_the_same_however_much_background_it_has() -> None:
+    few, many = pixels_of(COVARIANCE, 500, 0), pixels_of(9 * COVARIANCE, 5000, 1)
+    full = np.full((3, 4, 4), 50, np.float32), np.ones((4, 4), np.int32)
+    matrix = np.array(spread([few, many, full], ridge=0)).reshape(3, 3)
+    expected = (np.cov(few[0][:, 0]) + np.cov(many[0][:, 0])) / 2
+    np.testing.assert_allclose(np.linalg.inv(matrix @ matrix), expected, rtol=0.03, atol=0.02)
+    assert spread([full]) == []
+
+
 def test_what_is_not_tried_stays_as_the_run_had_it(run_dir: Path) -> None:
     checkpoint = Checkpoint.load(run_dir / "checkpoint.safetensors")
     images = [embeddings_of_discs(1)]
@@ -77,8 +136,14 @@ def test_a_tuned_checkpoint_has_the_weights_of_the_last_step(run_dir: Path) -> N
 
 def test_a_run_is_tuned_on_its_own_val_split(run_dir: Path, config_file: Path) -> None:
     config_file.write_text(config_file.read_text() + "\n[clusterer.tried]\nmin_size = [5, 20]\n")
+    assert "spread" not in tune(run_dir, load_config(config_file)).clusterer.settings
+    text = config_file.read_text()
+    config_file.write_text(
+        text.replace("[clusterer.tried]", "[clusterer]\nspread = true\n[clusterer.tried]")
+    )
     chosen = tune(run_dir, load_config(config_file))
     assert chosen.clusterer.settings["min_size"] in (5, 20)
+    assert np.size(chosen.clusterer.settings["spread"]) == 4 * 4
     assert chosen.provenance["validation"]["images"] == 1
 
 

@@ -10,7 +10,8 @@ runs where one meets another::
     basins                | 1 |  2 ||  3   |  4   ||  5  |
     merged by mean        |   A    ||      B      ||  C  |
 
-1. pixels within `radius` of the background's embedding are background
+1. pixels within `radius` of the background's embedding are background; where that is a cloud, wide
+   along some dimensions and narrow along others, `spread` measures the distance in its widths
 2. every other pixel walks downhill to a minimum: pixels that end together are a basin (watershed by
    steepest descent). It ends at its ridge all around, where linking neighbours pixel by pixel would
    leak through the weakest spot of a boundary
@@ -43,7 +44,7 @@ Slices = tuple[slice, ...]
 
 
 class BasinMerging:
-    """Clusterer of pixel embeddings. Distances are Euclidean, in embedding space.
+    """Clusterer of pixel embeddings. Distances are Euclidean, in embedding space, but for `spread`.
 
     join: largest distance between two touching basins of one valley; above the noise.
     merge: largest distance between the means of two touching parts of one instance; between
@@ -55,6 +56,12 @@ class BasinMerging:
         solid * b are background; 0 keeps all.
     min_size: smaller instances are dropped; pixels.
     background: mean embedding of the background; empty: that of the largest valley.
+    spread: D * D numbers, row by row a matrix W. The distance of an embedding e from the background
+        is then ||W (e - background)||, and `radius` and `solid` are in its units; no other distance
+        changes. With the inverse square root of the background's covariance as W, distances are in
+        standard deviations of the background. Empty: ||e - background||.
+
+    Raises ValueError: `spread` has not D * D numbers for the D of `background`.
     """
 
     def __init__(
@@ -65,13 +72,20 @@ class BasinMerging:
         solid: float = 0.9,
         min_size: int = 20,
         background: tuple[float, ...] | list[float] = (),
+        spread: tuple[float, ...] | list[float] = (),
     ) -> None:
+        if len(spread) not in (0, len(background) ** 2):
+            raise ValueError(
+                f"spread has {len(spread)} numbers and background has {len(background)}, expected "
+                "D * D and D, or no spread; measure both on the same embeddings"
+            )
         self.join = join
         self.merge = merge
         self.radius = radius
         self.solid = solid
         self.min_size = min_size
         self.background = background
+        self.spread = spread
 
     def __call__(self, embeddings: Floats, foreground: Mask | None = None) -> Labels:
         """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int32, 0 is background.
@@ -91,15 +105,22 @@ class BasinMerging:
         return _pieces(groups, distance >= self.solid * typical[groups], self.min_size)
 
     def _from_background(self, embeddings: Floats) -> Floats:
-        """Distance ([Z,] Y, X) of every pixel from the background's place."""
+        """Distance ([Z,] Y, X) of every pixel from the background's place, in units of `spread`."""
         place = np.asarray(self.background, np.float32)
         if place.size == 0:
             everywhere = np.ones(embeddings.shape[1:], bool)
             valleys, means = _valleys(embeddings, everywhere, self.join)
             place = means[np.bincount(valleys.ravel()).argmax()]
         squared = np.zeros(embeddings.shape[1:], np.float32)
-        for channel, value in zip(embeddings, place, strict=True):
-            squared += (channel - value) ** 2
+        if len(self.spread) == 0:
+            for channel, value in zip(embeddings, place, strict=True):
+                squared += (channel - value) ** 2
+            return np.sqrt(squared)
+        for row in np.asarray(self.spread, np.float32).reshape(place.size, place.size):
+            along = np.zeros_like(squared)
+            for weight, channel, value in zip(row, embeddings, place, strict=True):
+                along += weight * (channel - value)
+            squared += along**2
         return np.sqrt(squared)
 
 

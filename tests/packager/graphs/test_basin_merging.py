@@ -21,6 +21,8 @@ from zoo_models.postprocessing.basin_merging import BasinMerging
 
 Embeddings = np.ndarray[Any, np.dtype[np.float32]]
 KNOWN: dict[str, Any] = {"min_size": 1, "background": list(BACKGROUND)}
+SPREAD = [0.9, -0.2, 0.1, 0.3, 0.5, 0.0, -0.1, 0.4, 1.3]
+"""Neither symmetric nor diagonal: rows and columns cannot be taken for each other."""
 
 
 def run(graph: torch.nn.Module, embeddings: Embeddings) -> Labels:
@@ -76,11 +78,14 @@ def noisy_cells(draw: st.DrawFn) -> Embeddings:
     merge=st.sampled_from([1.0, 3.2, 8.5]),
     solid=st.sampled_from([0, 0.9, 1.2]),
     min_size=st.integers(1, 20),
-    background=st.sampled_from([(), BACKGROUND]),
+    background=st.sampled_from(
+        [{}, {"background": BACKGROUND}, {"background": BACKGROUND, "spread": SPREAD}]
+    ),
 )
 def test_the_graph_numbers_every_pixel_as_the_numpy_clusterer(
-    embeddings: Embeddings, **clusterer: Any
+    embeddings: Embeddings, background: dict[str, Any], **clusterer: Any
 ) -> None:
+    clusterer |= background
     expected = BasinMerging(**clusterer)(embeddings)
     np.testing.assert_array_equal(run(BasinMergingGraph(**clusterer), embeddings), expected)
 
@@ -97,6 +102,24 @@ def test_a_scripted_file_does_so_at_any_size_and_however_often_it_runs(
         expected = BasinMerging(**KNOWN)(embeddings)
         np.testing.assert_array_equal(run(loaded, embeddings), expected)
         assert expected.max() > 1 or shape == (1, 5)
+
+
+def test_a_scripted_file_measures_the_distance_in_units_of_the_spread() -> None:
+    clusterer: dict[str, Any] = {**KNOWN, "spread": SPREAD, "radius": 3.0}
+    noise = np.random.default_rng(2).normal(0, 0.7, (3, 24, 40))
+    embeddings = (embed(scene(), PLACES * 0.6) + noise).astype(np.float32)
+    numpys = BasinMerging(**clusterer)
+    graph = scripted(**clusterer)
+    for _ in range(3):
+        np.testing.assert_array_equal(run(graph, embeddings), numpys(embeddings))
+    distance = BasinMergingGraph(**clusterer).from_background(torch.from_numpy(embeddings))
+    np.testing.assert_allclose(distance, numpys._from_background(embeddings), rtol=1e-6)
+    assert (numpys(embeddings) != BasinMerging(**KNOWN, radius=3.0)(embeddings)).any()
+
+
+def test_a_spread_that_does_not_fit_its_background_is_refused() -> None:
+    with pytest.raises(ValueError, match="spread has 8 numbers and background has 3"):
+        BasinMergingGraph(**KNOWN, spread=SPREAD[:8])
 
 
 def test_all_images_of_a_batch_are_numbered_from_one() -> None:
@@ -209,12 +232,13 @@ def test_regions_are_the_connected_parts_in_raster_order(
 
 
 @pytest.mark.usefixtures("compiling_runtime")
-def test_no_runtime_finds_a_chain_of_operations_to_compile() -> None:
+@pytest.mark.parametrize("known", [{}, {"background": BACKGROUND, "spread": SPREAD}])
+def test_no_runtime_finds_a_chain_of_operations_to_compile(known: dict[str, Any]) -> None:
     chain = torch.jit.script(_chain)
     for _ in range(3):
         chain(torch.ones(4))
     assert "TensorExprGroup" in str(torch.jit.last_executed_optimized_graph())  # it would show
-    graph = scripted(min_size=1)
+    graph = scripted(min_size=1, **known)
     noise = np.random.default_rng(0).normal(0, 1, (3, 20, 21)).astype(np.float32)
     noise[:, 10:] *= 5
     for _ in range(3):

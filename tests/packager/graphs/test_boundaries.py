@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from zoo_models.checkpoint import Checkpoint, ClustererSettings, valid_unet_axes
 from zoo_models.errors import ExportError
 
 BACKGROUND = [0.5, -1.0, 0.25]
+SPREAD = [0.9, -0.2, 0.1, 0.3, 0.5, 0.0, -0.1, 0.4, 1.3]
 
 
-def with_background(checkpoint: Checkpoint) -> Checkpoint:
-    settings = ClustererSettings("basin_merging", {"background": BACKGROUND, "radius": 1.0})
-    return dataclasses.replace(checkpoint, clusterer=settings)
+def with_background(checkpoint: Checkpoint, **more: Any) -> Checkpoint:
+    settings = {"background": BACKGROUND, "radius": 1.0, **more}
+    clusterer = ClustererSettings("basin_merging", settings)
+    return dataclasses.replace(checkpoint, clusterer=clusterer)
 
 
 def literal(embeddings: np.ndarray, radius: float) -> np.ndarray:
@@ -46,6 +49,27 @@ def test_both_maps_are_what_they_are_defined_to_be() -> None:
     expected = literal(embeddings, 2.0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert expected.std(axis=(1, 2)).min() > 0.05  # the maps do say something
+
+
+def test_foreground_is_told_by_the_distance_in_units_of_the_spread() -> None:
+    embeddings = np.random.default_rng(0).normal(0, 1.2, (3, 9, 11)).astype(np.float32)
+    graph = Boundaries(BACKGROUND, ndim=2, radius=2.0, delta_v=0.5, delta_d=2.0, spread=SPREAD)
+    found = graph(torch.from_numpy(embeddings)[None])[0].numpy()
+    matrix, inner = np.array(SPREAD).reshape(3, 3), embeddings[:, 2:-2, 2:-2]
+    moved = np.tensordot(matrix, inner - np.array(BACKGROUND)[:, None, None], axes=1)
+    gap = 3 * np.sqrt((np.linalg.svd(matrix)[1] ** 2).mean())
+    expected = np.clip((np.linalg.norm(moved, axis=0) - 2) / gap + 0.5, 0, 1)
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+    np.testing.assert_allclose(found[1], literal(embeddings, 2.0)[1], atol=1e-6)
+
+
+def test_other_units_of_distance_give_the_same_maps() -> None:
+    embeddings = torch.randn(1, 3, 7, 8, 9, generator=torch.Generator().manual_seed(0))
+    margins: dict[str, Any] = {"ndim": 3, "delta_v": 0.5, "delta_d": 2.0}
+    plain = Boundaries(BACKGROUND, radius=2.0, **margins)(embeddings)
+    doubled = [2.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 2.0]
+    found = Boundaries(BACKGROUND, radius=4.0, spread=doubled, **margins)(embeddings)
+    np.testing.assert_allclose(found, plain, atol=1e-6)
 
 
 def test_a_step_between_two_instances_is_a_boundary_and_the_inside_is_none() -> None:
@@ -87,8 +111,11 @@ def test_the_stencil_lies_inside_the_halo(
     assert not answer.any()
 
 
-def test_a_pixel_does_not_depend_on_its_tile(make: Callable[..., Checkpoint]) -> None:
-    graph, geometry = boundaries_graph(with_background(make(levels=2)))
+@pytest.mark.parametrize("spread", [[], SPREAD])
+def test_a_pixel_does_not_depend_on_its_tile(
+    make: Callable[..., Checkpoint], spread: list[float]
+) -> None:
+    graph, geometry = boundaries_graph(with_background(make(levels=2), spread=spread))
     (halo, _), (period, _) = geometry.halo, geometry.period
     image = torch.rand(1, 1, 160, 160)
     with torch.no_grad():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from tests.zoo_models.postprocessing.conftest import (
     BACKGROUND,
@@ -94,6 +95,55 @@ def test_a_background_constant_holds_where_an_object_fills_most_of_the_image() -
     assert_same_partition(labels, categories)
     by_size = BasinMerging()(embed(categories))
     np.testing.assert_array_equal(by_size > 0, categories == 0)  # what the constant is there for
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), ndim=st.sampled_from([2, 3]))
+def test_without_a_spread_the_distance_is_euclidean_to_the_last_bit(seed: int, ndim: int) -> None:
+    draw = np.random.default_rng(seed)
+    embeddings = draw.normal(0, 3, (3, *draw.integers(1, 9, ndim))).astype(np.float32)
+    place = draw.normal(0, 1, 3).astype(np.float32)
+    squared = np.zeros(embeddings.shape[1:], np.float32)
+    for d in range(3):
+        squared += (embeddings[d] - place[d]) ** 2
+    plain, unit = exact(background=place.tolist()), np.eye(3).ravel().tolist()
+    np.testing.assert_array_equal(plain._from_background(embeddings), np.sqrt(squared))
+    same = exact(background=place.tolist(), spread=unit)
+    np.testing.assert_array_equal(same._from_background(embeddings), np.sqrt(squared))
+    np.testing.assert_array_equal(same(embeddings), plain(embeddings))
+
+
+def test_with_a_spread_the_distance_is_in_standard_deviations_of_the_background() -> None:
+    draw = np.random.default_rng(1)
+    mixed = draw.normal(size=(3, 3)) * [[2.0], [0.3], [0.05]]
+    cloud = np.asarray(mixed @ draw.normal(size=(3, 4000)) + 1, np.float32)
+    covariance = np.cov(cloud)
+    scale = np.linalg.cholesky(np.linalg.inv(covariance)).T
+    place = cloud.mean(axis=1)
+    clusterer = exact(background=place.tolist(), spread=scale.ravel().tolist())
+    found = clusterer._from_background(cloud.reshape(3, 50, 80)).ravel()
+    expected = cdist(cloud.T, place[None], "mahalanobis", VI=np.linalg.inv(covariance))[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert (found**2).mean() == pytest.approx(3, rel=1e-2)  # one per dimension
+
+
+def test_a_long_thin_cloud_of_background_needs_its_spread() -> None:
+    embeddings = embed(scene(), PLACES * 0.4)  # objects at 3.2, and at 4.5 from each other
+    cloud = 4 * np.sin(np.arange(40) * 0.5) * np.ones((24, 1))
+    embeddings[2] += np.where(scene() == 0, cloud, 0)
+    settings: dict[str, Any] = {"background": BACKGROUND, "radius": 2.5}
+    assert BasinMerging(**settings)(embeddings).max() > 3
+    spread = np.diag([1, 1, 0.25]).ravel().tolist()
+    assert_same_partition(BasinMerging(**settings, spread=spread)(embeddings), scene_truth())
+
+
+@pytest.mark.parametrize(("number", "background"), [(8, BACKGROUND), (3, BACKGROUND), (9, ())])
+def test_a_spread_that_does_not_fit_its_background_is_refused(
+    number: int, background: tuple[float, ...]
+) -> None:
+    found = f"{number} numbers and background has {len(background)}, expected D \\* D and D"
+    with pytest.raises(ValueError, match=found):
+        BasinMerging(background=background, spread=[1.0] * number)
 
 
 def test_holes_of_background_in_an_object_are_background() -> None:

@@ -105,6 +105,7 @@ class TrainingConfig(Section):
             neighbourhood=loss.neighbourhood,
             object_loss=loss.object_loss,
             unlabeled=0 if self.sparse else None,
+            ignore=loss.ignore,
             unlabeled_push_weight=loss.unlabeled_push,
             consistency_weight=loss.consistency,
         )
@@ -158,6 +159,12 @@ class TrainingConfig(Section):
 
     def _check_sparse_terms(self) -> None:
         loss = self.loss
+        if loss.ignore is not None and (self.sparse or loss.adversarial):
+            other = "sparse supervision" if self.sparse else "loss.adversarial"
+            raise ValueError(
+                f"loss.ignore is given with {other}, for which label 0 is a part of the patch: "
+                "leave one of the two out"
+            )
         if self.teacher is not None and not loss.consistency:
             raise ValueError(
                 "a [teacher] is given, but loss.consistency is 0 and nothing is compared with it: "

@@ -56,3 +56,16 @@ def test_a_missing_file_and_a_file_that_is_no_toml_are_refused(tmp_path: Path) -
 
 def test_the_data_folder_can_be_given_from_outside(config_file: Path, tmp_path: Path) -> None:
     assert load_config(config_file, data=tmp_path).data.folder == str(tmp_path)
+
+
+def test_label_0_may_be_ignored_but_then_it_is_nothing_else(config_file: Path) -> None:
+    text = config_file.read_text()
+    config_file.write_text(text + "\n[loss]\nignore = 0\n")
+    assert load_config(config_file).embedding_loss.ignore == 0
+    for more in ("\n[supervision]\nfraction = 0.5\n", "adversarial = 1\nadversarial_warmup = 1\n"):
+        config_file.write_text(text + "\n[loss]\nignore = 0\n" + more)
+        with pytest.raises(ConfigError, match=r"loss\.ignore is given with .*leave one"):
+            load_config(config_file)
+    config_file.write_text(text + "\n[loss]\nignore = 3\n")
+    with pytest.raises(ConfigError, match=r"loss\.ignore: .*0"):
+        load_config(config_file)

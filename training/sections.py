@@ -263,5 +263,5 @@ class ClustererSection(Section):
 
     name: str = "basin_merging"
     settings: dict[str, float | int | bool | list[float]] = {}
-    tried: dict[str, list[float]] = {}
+    tried: dict[str, list[int | float]] = {}
     spread: bool = False

@@ -143,6 +143,7 @@ def test_a_run_is_tuned_on_its_own_val_split(run_dir: Path, config_file: Path) -
     )
     chosen = tune(run_dir, load_config(config_file))
     assert chosen.clusterer.settings["min_size"] in (5, 20)
+    assert isinstance(chosen.clusterer.settings["min_size"], int)  # as typed, not 5.0
     assert np.size(chosen.clusterer.settings["spread"]) == 4 * 4
     assert chosen.provenance["validation"]["images"] == 1
 

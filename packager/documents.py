@@ -28,6 +28,9 @@ Rgb = NDArray[np.uint8]
 PANEL = (384, 256)
 """Height and width of one of the cover's three panels: together 2:1, as the zoo shows covers."""
 
+LONGEST_LIST = 32
+"""Settings with more numbers are not written out: the package's own description holds them."""
+
 
 def readme(subject: Subject) -> str:
     """The package's README.md; its validation section is what the zoo's validator looks for."""
@@ -48,10 +51,16 @@ def readme(subject: Subject) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _setting(name: str, value: object) -> str:
+    """`name = value`; of a long list its length only."""
+    long = isinstance(value, Sequence) and len(value) > LONGEST_LIST
+    return f"{name}: {len(value)} numbers" if long else f"{name} = {value}"  # type: ignore[arg-type]
+
+
 def _what_it_gives(subject: Subject) -> str:
     checkpoint, kind = subject.checkpoint, subject.product.kind
     clusterer = checkpoint.clusterer
-    settings = ", ".join(f"{k} = {v}" for k, v in clusterer.settings.items()) or "its defaults"
+    settings = ", ".join(_setting(k, v) for k, v in clusterer.settings.items()) or "its defaults"
     embeddings = (
         f"a vector of {checkpoint.embedding_dim} numbers, its embedding. Pixels of one instance "
         f"lie within about delta_v = {checkpoint.delta_v:g} of their mean, means of different "

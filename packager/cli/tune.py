@@ -26,9 +26,10 @@ def tune(
     from training.config import load_config
     from training.tuning import tune as choose
 
-    checkpoint = choose(run, load_config(config, data=data))
+    settings = load_config(config, data=data)
+    checkpoint = choose(run, settings)
     checkpoint.save(out, overwrite=overwrite)
-    for name, value in checkpoint.clusterer.settings.items():
-        typer.echo(f"{name} = {value}")
+    for name in settings.clusterer.tried:
+        typer.echo(f"{name} = {checkpoint.clusterer.settings[name]}")
     found = checkpoint.provenance["validation"]
     typer.echo(f"AP@0.5 {found['ap50']:.3f} on {found['images']} validation images\n{out}")

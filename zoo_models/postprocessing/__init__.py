@@ -37,7 +37,7 @@ def build_clusterer(choice: ClustererSettings) -> Clusterer:
     module = import_module(f"{__name__}.{choice.name}")
     try:
         clusterer: Clusterer = getattr(module, CLUSTERERS[choice.name])(**choice.settings)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"Clusterer {choice.name}: {error}.") from error
     return clusterer
 

@@ -4,8 +4,8 @@ zoo_models/catalog/<name>/
   checkpoint.safetensors    weights, geometry and settings (Checkpoint)
   config.toml               the configuration it was trained with
   card.toml                 what a human says about it: authors, data, licence, numbers
-  example/image.tif         a real image that may be passed on, and
-  example/labels.tif        its true instances
+  example/image.tif         an image that may be passed on, and
+  example/labels.tif        its true instances; models of one data set share those of one folder
 """
 
 from __future__ import annotations

@@ -4,11 +4,10 @@
         [--threads 1] [--repeats 5] [--neighbourhood N] [--channels-last] [--bf16] [--compile]
 
 The network is that of the catalog (width 32, 3 levels, 16 dimensions; in 3D without the local
-normalisation), the loss SPOCO's L_SO under
-full supervision, the labels are discs of Voronoi cells on background. The transcription is the
-published algorithm in plain PyTorch, one instance after the other on one-hot masks. Both get the
-same embeddings and draw the same anchors; their values must agree, or the benchmark ends with an
-error.
+normalisation), the loss SPOCO's L_SO under full supervision, the labels are discs of Voronoi cells
+on background. The transcription is the published algorithm in plain PyTorch, one instance after the
+other on one-hot masks. Both get the same embeddings and draw the same anchors; their values must
+agree, or the benchmark ends with an error.
 
 One round measures the network (forward, its backward and Adam), our loss and the transcription
 (each forward and backward to the embeddings), one after the other, so that a busy machine is busy

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.layouts import LAYOUTS, folders, volumes
+from training.layouts import LAYOUTS, volumes
 from training.layouts.sources import Pair, Wanted
 from training.sections import DataSection, Split
 from zoo_models.checkpoint import Normalisation
@@ -37,15 +37,6 @@ def read_data(data: DataSection, split: Split, *, channels: int) -> tuple[Sample
     wanted = Wanted(axes, channels, tuple(limits.get(axis) for axis in axes))
     samples = _read_all(_pairs(data, split), wanted, Normalisation(data.gain, data.offset))
     return tuple(p for s in samples for p in _planes(s)) if data.planes else samples
-
-
-def read_split(
-    folder: Path, split: str, *, axes: str, channels: int, normalisation: Normalisation
-) -> tuple[Sample, ...]:
-    """All samples of one split ("train", "val" or "test") of a folder with images/, labels/ and
-    splits.json. Raises ImageError as `read_data`."""
-    wanted = Wanted(axes, channels, (None,) * len(axes))
-    return _read_all(folders.pairs(folder, split), wanted, normalisation)
 
 
 def _read_all(pairs: list[Pair], wanted: Wanted, norm: Normalisation) -> tuple[Sample, ...]:

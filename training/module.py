@@ -42,6 +42,15 @@ class Prediction:
     instances: NDArray[np.integer]
 
 
+def background_place(means: Sequence[NDArray[np.float32]]) -> list[float]:
+    """Median over images of their mean background embeddings (D,), D values.
+
+    Nothing in the loss asks for it, but networks map the background of all images to one place;
+    empty when no image has background.
+    """
+    return [round(float(v), 4) for v in np.median(means, axis=0)] if means else []
+
+
 class EmbeddingModule(lightning.LightningModule):
     """Trains the network inside its same-size wrapper, if any; validates the wrapper in tiles."""
 
@@ -195,14 +204,8 @@ class EmbeddingModule(lightning.LightningModule):
 
     @property
     def background(self) -> list[float]:
-        """Median over the validation images of their mean background embedding, D values.
-
-        Nothing in the loss asks for it, but networks map the background of all images to one
-        place; empty when no image has background.
-        """
-        if not self._backgrounds:
-            return []
-        return [round(float(v), 4) for v in np.median(self._backgrounds, axis=0)]
+        """See `background_place`; of the last validation."""
+        return background_place(self._backgrounds)
 
     def _log_mean(self, name: str, value: float) -> None:
         self.log(name, value, batch_size=1, sync_dist=True)

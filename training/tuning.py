@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from training.config import TrainingConfig
 from training.datasets import Sample
 from training.fit import CHECKPOINT, LAST, read
+from training.module import background_place
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import CheckpointError
 from zoo_models.metrics import DatasetScores, aggregate, score
@@ -124,9 +125,10 @@ def scores_of(checkpoint: Checkpoint, images: Sequence[Embedded]) -> DatasetScor
 
 
 def background(images: Sequence[Embedded]) -> list[float]:
-    """Median over the images of their mean background embedding; empty without background."""
-    means = [e[:, truth == 0].mean(axis=1) for e, truth in images if (truth == 0).any()]
-    return [round(float(v), 4) for v in np.median(means, axis=0)] if means else []
+    """Where the background lies in embedding space, D values; empty without background."""
+    return background_place(
+        [e[:, truth == 0].mean(axis=1) for e, truth in images if (truth == 0).any()]
+    )
 
 
 def spread(images: Sequence[Embedded], ridge: float = 0.1) -> list[float]:

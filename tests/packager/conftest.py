@@ -72,17 +72,22 @@ def disc_image(shape: tuple[int, int]) -> np.ndarray:
     return (image + rng.normal(0, 2, shape)).clip(0, 255).astype(np.uint8)
 
 
-def make_checkpoint(seed: int = 0, **kwargs: Any) -> Checkpoint:
-    """Random weights and random batch norm statistics, with outputs of a trained network's size."""
-    kwargs = {**DEFAULTS, "width": 4, "levels": 2, "embedding_dim": 3, **kwargs}
-    torch.manual_seed(seed)
-    network = build_network("unet_valid", kwargs)
+def randomise_statistics(network: torch.nn.Module) -> None:
+    """Batch norms as after a training, from torch's global generator."""
     for part in network.modules():
         if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
             assert part.running_mean is not None
             assert part.running_var is not None
             part.running_mean.normal_(0, 0.1)
             part.running_var.uniform_(0.1, 0.3)
+
+
+def make_checkpoint(seed: int = 0, **kwargs: Any) -> Checkpoint:
+    """Random weights and random batch norm statistics, with outputs of a trained network's size."""
+    kwargs = {**DEFAULTS, "width": 4, "levels": 2, "embedding_dim": 3, **kwargs}
+    torch.manual_seed(seed)
+    network = build_network("unet_valid", kwargs)
+    randomise_statistics(network)
     return Checkpoint(
         architecture="unet_valid",
         kwargs=kwargs,

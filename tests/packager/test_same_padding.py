@@ -16,7 +16,7 @@ from packager.documents import readme
 from packager.export import ExportReport, export
 from packager.graphs.boundaries import boundaries_graph
 from packager.kinds import Product, product
-from tests.packager.conftest import disc_image, make_checkpoint, make_subject
+from tests.packager.conftest import disc_image, make_checkpoint, make_subject, randomise_statistics
 from tests.packager.test_export import description
 from zoo_models.checkpoint import Checkpoint, ClustererSettings, build_network
 from zoo_models.errors import ExportError
@@ -35,12 +35,7 @@ def same_padded(norm: str = "batch", **kwargs: Any) -> Checkpoint:
     torch.manual_seed(0)
     arguments = {**KWARGS, "norm": norm, **kwargs}
     network = build_network("unet_same", arguments)
-    for part in network.modules():
-        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-            assert part.running_mean is not None
-            assert part.running_var is not None
-            part.running_mean.normal_(0, 0.1)
-            part.running_var.uniform_(0.1, 0.3)
+    randomise_statistics(network)
     settings = ClustererSettings("basin_merging", {"min_size": 5, "background": [0.0, 0.0, 0.0]})
     return dataclasses.replace(
         make_checkpoint(),

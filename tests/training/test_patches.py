@@ -11,16 +11,16 @@ import tifffile
 import torch
 
 from training.config import load_config
-from training.datasets import Sample, read_split
+from training.datasets import Sample, read_data
 from training.patches import EpochSampler, Patches, _mirrored
-from zoo_models.checkpoint import Normalisation
+from training.sections import DataSection, Split
 from zoo_models.errors import ImageError
 
-GAIN = Normalisation(gain=0.01, offset=0.5)
+DATA = DataSection(folder="", gain=0.01, offset=0.5)
 
 
-def samples_in(folder: Path, split: str = "train") -> tuple[Sample, ...]:
-    return read_split(folder, split, axes="yx", channels=1, normalisation=GAIN)
+def samples_in(folder: Path, split: Split = "train") -> tuple[Sample, ...]:
+    return read_data(DATA.model_copy(update={"folder": str(folder)}), split, channels=1)
 
 
 def test_images_are_normalised_by_the_fixed_constants(data_folder: Path) -> None:

@@ -14,15 +14,11 @@ from numpy.typing import NDArray
 
 from zoo_models.errors import GeometryError, ImageError, OutputExistsError
 from zoo_models.prediction.accepted_sizes import AcceptedSizes
-from zoo_models.prediction.decoding import (
-    _LOST_PIXELS,
-    TIFF_SUFFIXES,
-    _tifffile_messages,
-    suggestion,
-)
+from zoo_models.prediction.decoding import TIFF_SUFFIXES
 from zoo_models.prediction.images import Image, expect_image
 from zoo_models.prediction.labels import CLASSIC_TIFF_BYTES
 from zoo_models.prediction.padding import PadRecord, crop_back, pad_to, shape_text, space_axes
+from zoo_models.prediction.stored_arrays import read_file
 
 EXACT_IN_FLOAT32 = ("uint8", "int8", "uint16", "int16", "float32")
 """Types that a padded image keeps: of OME-TIFF, and no value is rounded on the way."""
@@ -90,9 +86,10 @@ def crop_predicted(
     """
     if out.suffix.lower() not in (*TIFF_SUFFIXES, ".npy"):
         raise ImageError(f"{out}: expected a name ending in .tif or .npy")
-    array, names = _read_predicted(predicted)
+    found = read_file(predicted)
+    array = found.data
     try:
-        axes = space_axes(array.shape, record, names)
+        axes = space_axes(array.shape, record, found.names)
     except GeometryError as error:
         raise ImageError(f"{predicted}: {error}") from error
     array = crop_back(array, axes, record.shape)
@@ -125,46 +122,6 @@ def _as_czyx(array: NDArray[Any], axes: Sequence[int]) -> NDArray[Any]:
     dropped = [i for i in range(array.ndim) if i not in axes and i not in others]
     moved = array.transpose(*dropped, *others, *axes)
     return moved.reshape(moved.shape[len(dropped) :])
-
-
-def _read_predicted(path: Path) -> tuple[NDArray[Any], str]:
-    """Pixels as stored, and a letter for each axis where the file's writer named them."""
-    suffix = path.suffix.lower()
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file, expected an image or array{suggestion(path)}")
-    if suffix not in (*TIFF_SUFFIXES, ".npy"):
-        raise ImageError(
-            f"{path}: has the suffix '{path.suffix}', expected .tif or .npy, which keep all "
-            "values: export the prediction so"
-        )
-    try:
-        array, names = _read_tiff(path) if suffix in TIFF_SUFFIXES else (_read_npy(path), "")
-    except Exception as error:  # decoders raise their own classes, on any damage
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :;.")
-        raise ImageError(
-            f"{path}: cannot be read ({reason}), expected a complete {suffix} file of one array: "
-            "copy or export it again"
-        ) from error
-    if array.dtype.kind not in "buif":
-        raise ImageError(f"{path}: has values of type {array.dtype}, expected real numbers")
-    return array, names
-
-
-def _read_npy(path: Path) -> NDArray[Any]:
-    with path.open("rb") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _read_tiff(path: Path) -> tuple[NDArray[Any], str]:
-    with _tifffile_messages() as messages, tifffile.TiffFile(path) as tiff:
-        if len(tiff.series) != 1:
-            raise ValueError(f"it holds {len(tiff.series)} separate images")
-        array = tiff.series[0].asarray()
-        names = tiff.series[0].axes if tiff.is_ome or tiff.is_imagej else ""
-    damage = [message for message in messages if _LOST_PIXELS.search(message)]
-    if damage:
-        raise ValueError(f"truncated or damaged: {damage[0]}")
-    return array, names
 
 
 def _write_tiff(path: Path, pixels: NDArray[Any], record: PadRecord) -> None:

@@ -18,10 +18,12 @@ kept only where regions meet. Planes are flattened where pixels are looked up::
                                                                fixed step in the flat index
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from packager.graphs.pieces import solid_pieces
+from packager.graphs.pieces import pieces
 from packager.graphs.regions import (
     components,
     followed,
@@ -31,7 +33,7 @@ from packager.graphs.regions import (
     steps,
     touching,
 )
-from zoo_models.postprocessing.basin_merging import BasinMerging
+from zoo_models.postprocessing.basin_merging import AHEAD, BasinMerging
 
 
 class BasinMergingGraph(nn.Module):
@@ -46,19 +48,23 @@ class BasinMergingGraph(nn.Module):
 
     def __init__(
         self,
-        join: float = 0.8,
-        merge: float = 3.2,
-        radius: float = 3.8,
+        delta_v: float = 0.5,
+        delta_d: float = 2.0,
+        join: float | None = None,
+        merge: float | None = None,
+        radius: float | None = None,
         solid: float = 0.9,
         min_size: int = 20,
-        background: tuple[float, ...] | list[float] = (),
-        spread: tuple[float, ...] | list[float] = (),
+        background: Sequence[float] = (),
+        spread: Sequence[float] = (),
     ) -> None:
         super().__init__()
-        BasinMerging(background=background, spread=spread)  # refuses a spread that does not fit
-        self.join = float(join)
-        self.merge = float(merge)
-        self.radius = float(radius)
+        known = BasinMerging(
+            delta_v, delta_d, join, merge, radius, solid, min_size, background, spread
+        )
+        self.join = float(known.join)
+        self.merge = float(known.merge)
+        self.radius = float(known.radius)
         self.solid = float(solid)
         self.min_size = int(min_size)
         self.register_buffer("background", torch.tensor(list(background), dtype=torch.float32))
@@ -71,21 +77,19 @@ class BasinMergingGraph(nn.Module):
     def cluster(self, embeddings: Tensor) -> Tensor:
         """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int64."""
         distance = self.from_background(embeddings)
-        groups, means = _valleys(embeddings, distance >= self.radius, self.join)
-        groups = _settle(embeddings, _merge_nearest(groups, means, self.merge))
+        basins, bottoms = _basins(embeddings, distance >= self.radius)
+        groups = _groups(bottoms, basins, self.join, self.merge)[basins]
         flat = groups.reshape(-1)
         total = torch.bincount(flat, distance.reshape(-1).double())
         limit = (total / torch.bincount(flat).clamp_min(1)).mul_(self.solid)
-        return solid_pieces(groups, distance < limit[groups], self.min_size)
+        return pieces(groups, distance < limit[groups], self.min_size)
 
     def from_background(self, embeddings: Tensor) -> Tensor:
         """Distance ([Z,] Y, X) of every pixel from the background's place, in units of `spread`."""
         place = self.background
         if place.numel() == 0:
             everywhere = torch.ones_like(embeddings[0], dtype=torch.bool)
-            valleys, means = _valleys(embeddings, everywhere, self.join)
-            sizes = torch.bincount(valleys.reshape(-1))
-            place = means[(sizes == sizes.max()).nonzero()[0, 0]]  # of equal ones the first
+            place = _largest_valley(embeddings, everywhere, self.join)
         squared = torch.zeros_like(embeddings[0])
         if self.spread.numel() == 0:
             for d in range(embeddings.shape[0]):
@@ -99,17 +103,18 @@ class BasinMergingGraph(nn.Module):
         return squared.sqrt_()
 
 
-def _valleys(embeddings: Tensor, inside: Tensor, join: float) -> tuple[Tensor, Tensor]:
-    """Steps 2 and 3: groups numbered 1..n, 0 outside, and means (n + 1, D), row 0 not used."""
-    basins, roots = _basins(_change(embeddings), inside)
-    bottoms = _bottoms(embeddings, inside, roots)
-    first, second = touching(basins)
-    near = _between(bottoms, first, second) < join
-    valley = components(bottoms.shape[0], first[near], second[near])
+def _largest_valley(embeddings: Tensor, everywhere: Tensor, join: float) -> Tensor:
+    """Mean embedding (D,) of the largest valley, of equal ones the first."""
+    basins, bottoms = _basins(embeddings, everywhere)
+    valley = _groups(bottoms, basins, join, 0.0)
     sizes = torch.bincount(basins.reshape(-1), minlength=bottoms.shape[0]).double()
-    weight = torch.bincount(valley, sizes).clamp_min(1)
-    sums = [torch.bincount(valley, sizes * bottoms[:, d]) for d in range(bottoms.shape[1])]
-    return valley[basins], torch.stack(sums, 1).div_(weight.view(-1, 1)).float()
+    pixels = torch.bincount(valley, sizes)
+    largest = valley == (pixels == pixels.max()).nonzero()[0, 0]
+    weight = sizes[largest]
+    total = torch.zeros([bottoms.shape[1]], dtype=torch.float64, device=bottoms.device)
+    for d in range(bottoms.shape[1]):
+        total[d] = (bottoms[:, d][largest] * weight).sum()
+    return total.div_(weight.sum()).float()
 
 
 def _change(embeddings: Tensor) -> Tensor:
@@ -130,10 +135,20 @@ def _change(embeddings: Tensor) -> Tensor:
     return change
 
 
-def _basins(height: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Basins 1..n of the pixels that walk down to one minimum, and the minima's flat index (n,)."""
+def _basins(embeddings: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Basins 1..n of the pixels that walk down to one minimum, and bottoms (n + 1, D)."""
     outside = inside.logical_not()
-    height = height.masked_fill(outside, float("inf"))
+    height = _change(embeddings).masked_fill_(outside, float("inf"))
+    target = _downhill(height)
+    end = followed(target)
+    minimum = (end == torch.arange(end.shape[0], device=end.device)).logical_and_(inside.view(-1))
+    end = _settle(embeddings, inside, target, end)
+    basins = torch.cumsum(minimum, 0)[end].view_as(height).masked_fill_(outside, 0)
+    return basins, _bottoms(embeddings, inside, minimum.nonzero()[:, 0])
+
+
+def _downhill(height: Tensor) -> Tensor:
+    """Flat index (pixels,) of the lowest neighbour of each pixel."""
     lowest = torch.full_like(height, float("inf"))
     ahead = torch.zeros_like(height, dtype=torch.int64)  # from a pixel to its lowest neighbour
     for offset in offsets(height.dim()):  # in the order of the flat index: the first stays
@@ -148,60 +163,111 @@ def _basins(height: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
             there = there.narrow(axis, max(0, o), width)
         ahead_here.masked_fill_(there < here, step)
         here.copy_(torch.minimum(here, there))
-    minimum = (ahead == 0).logical_and_(inside).view(-1)
-    walked = followed(torch.arange(height.numel(), device=height.device).add_(ahead.view(-1)))
-    basins = torch.cumsum(minimum, 0)[walked].view_as(height).masked_fill_(outside, 0)
-    return basins, minimum.nonzero()[:, 0]
+    return torch.arange(height.numel(), device=height.device).add_(ahead.view(-1))
+
+
+def _settle(
+    embeddings: Tensor, inside: Tensor, target: Tensor, end: Tensor, ahead: int = AHEAD
+) -> Tensor:
+    """Ends of the walks (pixels,), where the pixels at which two basins meet may change sides."""
+    flat = embeddings.reshape(embeddings.shape[0], -1)
+    further = target
+    while ahead > 1:
+        further = further[further]
+        ahead = ahead // 2
+    place = _meeting(end.view_as(inside), inside)
+    chosen, nearest = end[place], _squared_distance(flat, place, further[place])
+    for axis, step in enumerate(steps(inside)):
+        position = place // step % inside.shape[axis]
+        for offset in [-1, 1]:
+            beside = (position + offset).clamp_(0, inside.shape[axis] - 1)
+            beside.sub_(position).mul_(step).add_(place)
+            squared = _squared_distance(flat, place, further[beside])
+            closer = (squared < nearest).logical_and_(inside.reshape(-1)[beside])
+            nearest[closer] = squared[closer]
+            chosen[closer] = end[beside[closer]]
+    settled = end.clone()
+    settled[place] = chosen
+    return settled
+
+
+def _meeting(end: Tensor, inside: Tensor) -> Tensor:
+    """Flat indices of the pixels inside beside one whose walk ends elsewhere."""
+    meet = torch.zeros_like(inside)
+    for axis in range(inside.dim()):
+        differ = (low(end, axis) != high(end, axis)).logical_and_(low(inside, axis))
+        differ.logical_and_(high(inside, axis))
+        low(meet, axis).logical_or_(differ)
+        high(meet, axis).logical_or_(differ)
+    return meet.view(-1).nonzero()[:, 0]
+
+
+def _squared_distance(flat: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Between pixels of (D, pixels)."""
+    squared = torch.zeros([first.shape[0]], device=flat.device)
+    for d in range(flat.shape[0]):
+        squared += (flat[d][first] - flat[d][second]).square()
+    return squared
 
 
 def _bottoms(embeddings: Tensor, inside: Tensor, roots: Tensor) -> Tensor:
     """Row b, of (n + 1, D), is the mean embedding of the 3 ** d pixels inside around root b."""
-    number, width = roots.shape[0], 1
-    near = roots.view(number, 1)
-    offset = torch.arange(-1, 2, device=roots.device)
-    for axis, step in enumerate(steps(inside)):
-        size = inside.shape[axis]
-        position = (roots // step % size).view(number, 1)
-        moved = (position + offset).clamp_(0, size - 1).sub_(position).mul_(step)
-        near = near.view(number, width, 1) + moved.view(number, 1, 3)
-        width *= 3
-    near = near.view(number, width)
-    mask = inside.reshape(-1)[near]
-    covered = _box_mean(mask.float()).clamp_min(1e-6)
-    bottoms = torch.zeros([number + 1, embeddings.shape[0]], device=inside.device)
-    for d in range(embeddings.shape[0]):
-        values = embeddings[d].reshape(-1)[near].masked_fill_(mask.logical_not(), 0)
-        bottoms[1:, d] = _box_mean(values).div_(covered)
-    return bottoms
+    number = roots.shape[0]
+    count = torch.zeros([number], dtype=torch.float64, device=inside.device)
+    bottoms = torch.zeros(
+        [embeddings.shape[0], number + 1], dtype=torch.float64, device=inside.device
+    )
+    for offset in offsets(inside.dim()):
+        pixel = roots.clone()
+        within = torch.ones_like(roots, dtype=torch.bool)
+        for axis, step in enumerate(steps(inside)):
+            position = roots // step % inside.shape[axis]
+            moved = (position + offset[axis]).clamp_(0, inside.shape[axis] - 1).sub_(position)
+            within.logical_and_(moved == offset[axis])
+            pixel.add_(moved.mul_(step))
+        within.logical_and_(inside.reshape(-1)[pixel])
+        count += within
+        for d in range(embeddings.shape[0]):
+            values = embeddings[d].reshape(-1)[pixel].masked_fill_(within.logical_not(), 0)
+            bottoms[d, 1:] += values
+    bottoms[:, 1:] /= count
+    single = torch.zeros([number + 1, embeddings.shape[0]], device=inside.device)
+    return single.copy_(bottoms.t())
 
 
-def _box_mean(values: Tensor) -> Tensor:
-    """(n, 3 ** d) -> (n,), one axis after the other, as a filter of the whole image rounds."""
-    number, width = values.shape
-    while width > 1:
-        width = width // 3
-        values = values.view(number, 3, width).sum(1, dtype=torch.float64).div_(3).float()
-    return values.view(number)
+def _groups(bottoms: Tensor, basins: Tensor, join: float, merge: float) -> Tensor:
+    """Steps 3 and 4: the group (n + 1,) of each basin, 0 for row 0."""
+    sizes = torch.bincount(basins.reshape(-1), minlength=bottoms.shape[0]).double()
+    first, second = touching(basins)
+    near = _between(bottoms.double(), first, second) < join
+    valley = components(bottoms.shape[0], first[near], second[near])
+    weight = torch.bincount(valley, sizes).clamp_min(1)
+    sums = [torch.bincount(valley, sizes * bottoms[:, d]) for d in range(bottoms.shape[1])]
+    means = torch.stack(sums, 1).div_(weight.view(-1, 1))
+    first, second = valley[first], valley[second]
+    apart = first != second
+    return _linked(means, weight, first[apart], second[apart], merge)[valley]
 
 
-def _merge_nearest(groups: Tensor, means: Tensor, limit: float) -> Tensor:
-    """Step 4: centroid linkage between touching groups, nearest first.
+def _linked(centre: Tensor, size: Tensor, first: Tensor, second: Tensor, limit: float) -> Tensor:
+    """Step 4: centroid linkage of touching groups (n, D), nearest first: the group of each (n,).
 
-    Each pair of touching groups is one row of `first`, `second`, `length`; a row that is used up
-    has length infinity. When b joins a, the rows of both are used up, and some of them are used
+    Each pair of touching groups is one row of `first` < `second` and `length`; a row that is used
+    up has length infinity. When b joins a, the rows of both are used up, and some of them are used
     again for a and each group that touched a or b.
     """
-    into = torch.arange(means.shape[0], device=means.device)
-    centre = torch.zeros_like(means, dtype=torch.float64).copy_(means)
-    size = torch.bincount(groups.reshape(-1), minlength=means.shape[0]).double()
-    first, second = touching(groups)
+    number = centre.shape[0]
+    into = torch.arange(number, device=centre.device)
+    key = torch.add(torch.maximum(first, second), torch.minimum(first, second), alpha=number)
+    key = torch.unique(key)
+    first, second = key // number, key % number
     length = _between(centre, first, second)
     while length.numel() > 0:
         shortest = length.min()
         if shortest.item() >= limit:
             break
         tied = (length == shortest).nonzero()[:, 0]
-        order = torch.add(second[tied], first[tied], alpha=means.shape[0])
+        order = torch.add(second[tied], first[tied], alpha=number)
         row = tied[order == order.min()][0]
         a, b = first[row].clone(), second[row].clone()
         total = (centre[a] * size[a]).add_(centre[b] * size[b])
@@ -218,60 +284,15 @@ def _merge_nearest(groups: Tensor, means: Tensor, limit: float) -> Tensor:
         second[rows] = -1
         length[rows] = float("inf")
         rows = rows[: others.shape[0]]
-        first[rows] = a
-        second[rows] = others
-        length[rows] = _between(centre, first[rows], others)
-    return followed(into)[groups]
+        first[rows] = torch.minimum(others, a)
+        second[rows] = torch.maximum(others, a)
+        length[rows] = _between(centre, first[rows], second[rows])
+    return followed(into)
 
 
 def _between(centre: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    return (centre[first] - centre[second]).square().sum(1).sqrt_()
-
-
-def _settle(embeddings: Tensor, groups: Tensor) -> Tensor:
-    """Step 5. Every change brings a pixel nearer to its group's mean, so this ends."""
-    shape, groups = groups.shape, groups.reshape(-1).clone()
-    counts = torch.bincount(groups).clamp_min(1)
-    sums = [torch.bincount(groups, channel.reshape(-1).double()) for channel in embeddings]
-    means = torch.stack(sums).div_(counts).float()
-    flat = embeddings.reshape(embeddings.shape[0], -1)
-    moved = True
-    while moved:
-        place, beside = _borders(groups.view(shape))
-        own = groups[place]
-        choice, nearest = own.clone(), _from_mean(flat, means, place, own)
-        for group in beside:
-            distance = _from_mean(flat, means, place, group)
-            closer = (distance < nearest).logical_and_(group > 0)
-            nearest[closer] = distance[closer]
-            choice[closer] = group[closer]
-        moved = not torch.equal(choice, own)
-        groups[place] = choice
-    return groups.view(shape)
-
-
-def _from_mean(flat: Tensor, means: Tensor, place: Tensor, group: Tensor) -> Tensor:
-    """Distance of the pixels at `place` of (D, pixels) from the means (D, n) of `group`."""
-    squared = torch.zeros([place.shape[0]], device=flat.device)
-    for d in range(flat.shape[0]):
-        squared += (flat[d][place] - means[d][group]).square()
+    """Distances of rows, summed dimension by dimension."""
+    squared = torch.zeros([first.shape[0]], dtype=centre.dtype, device=centre.device)
+    for d in range(centre.shape[1]):
+        squared += (centre[:, d][first] - centre[:, d][second]).square()
     return squared.sqrt_()
-
-
-def _borders(groups: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Flat indices of grouped pixels beside another group, and the group of each neighbour."""
-    border = torch.zeros_like(groups, dtype=torch.bool)
-    for axis in range(groups.dim()):
-        one, other = low(groups, axis), high(groups, axis)
-        differ = (one != other).logical_and_(one > 0).logical_and_(other > 0)
-        low(border, axis).logical_or_(differ)
-        high(border, axis).logical_or_(differ)
-    place = border.view(-1).nonzero()[:, 0]
-    beside: list[Tensor] = []
-    for axis, step in enumerate(steps(groups)):
-        position = place // step % groups.shape[axis]
-        for offset in [-1, 1]:
-            moved = (position + offset).clamp_(0, groups.shape[axis] - 1)
-            moved.sub_(position).mul_(step).add_(place)
-            beside.append(groups.reshape(-1)[moved])
-    return place, beside

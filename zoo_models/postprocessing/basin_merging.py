@@ -14,22 +14,26 @@ runs where one meets another::
    along some dimensions and narrow along others, `spread` measures the distance in its widths
 2. every other pixel walks downhill to a minimum: pixels that end together are a basin (watershed by
    steepest descent). It ends at its ridge all around, where linking neighbours pixel by pixel would
-   leak through the weakest spot of a boundary
+   leak through the weakest spot of a boundary. A pixel where two basins meet goes with the direct
+   neighbour that leads to what resembles it most, a few steps downhill
 3. touching basins whose embeddings at the minimum differ by less than `join` are one valley
 4. of the rest, the two touching groups with the nearest means are merged, again and again, until
    no two are nearer than `merge`
-5. pixels where two groups meet take the one with the nearer mean; pixels much nearer to the
-   background than their group is (`solid`) are its blurred rim, and become background
-6. connected pieces of at least `min_size` pixels are the instances, their holes filled
+5. pixels much nearer to the background than their group is (`solid`) are its blurred rim, and
+   become background, unless their group encloses them
+6. connected pieces of at least `min_size` pixels are the instances
 
 Only touching groups merge, so two distant objects that look alike, and so share an embedding, stay
-two. This file travels inside packages and imports numpy and scipy only.
+two. Each step looks at a pixel's neighbours, or at one small table for all of the image: so blocks
+of an image give the labels of the whole (zoo_models/prediction/merge.py of spoco-zoo). This file
+travels inside packages and imports numpy and scipy only.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,20 +42,28 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
 Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 Slices = tuple[slice, ...]
+
+AHEAD = 4
+"""Steps downhill at which basins are compared: over a blurred boundary. A power of two."""
 
 
 class BasinMerging:
     """Clusterer of pixel embeddings. Distances are Euclidean, in embedding space, but for `spread`.
 
+    delta_v, delta_d: margins of the pull and push terms of training. All that follows is derived
+        from them where it is not given.
     join: largest distance between two touching basins of one valley; above the noise.
+        Default 0.4 delta_d.
     merge: largest distance between the means of two touching parts of one instance; between
-        2 delta_v, the width of an instance, and 2 delta_d, the distance of two.
+        2 delta_v, the width of an instance, and 2 delta_d, the distance of two. Default
+        1.6 delta_d.
     radius: a pixel at this distance from the background, or further, may be object; delta_d is
         halfway. The pull term asks for more: a pixel weighs more in a small instance than in the
-        large background, so a blurred boundary leans to the instance.
+        large background, so a blurred boundary leans to the instance. Default 1.9 delta_d.
     solid: of a group whose pixels are b from the background in the mean, those nearer than
         solid * b are background; 0 keeps all.
     min_size: smaller instances are dropped; pixels.
@@ -61,27 +73,35 @@ class BasinMerging:
         changes. With the inverse square root of the background's covariance as W, distances are in
         standard deviations of the background. Empty: ||e - background||.
 
-    Raises ValueError: `spread` has not D * D numbers for the D of `background`.
+    Raises ValueError: a margin is not positive; `spread` has not D * D numbers for the D of
+    `background`.
     """
 
     def __init__(
         self,
-        join: float = 0.8,
-        merge: float = 3.2,
-        radius: float = 3.8,
+        delta_v: float = 0.5,
+        delta_d: float = 2.0,
+        join: float | None = None,
+        merge: float | None = None,
+        radius: float | None = None,
         solid: float = 0.9,
         min_size: int = 20,
-        background: tuple[float, ...] | list[float] = (),
-        spread: tuple[float, ...] | list[float] = (),
+        background: Sequence[float] = (),
+        spread: Sequence[float] = (),
     ) -> None:
+        if not (delta_v > 0 and delta_d > 0):
+            raise ValueError(
+                f"delta_v is {delta_v} and delta_d {delta_d}, expected two positive numbers: the "
+                "margins the network was trained with"
+            )
         if len(spread) not in (0, len(background) ** 2):
             raise ValueError(
                 f"spread has {len(spread)} numbers and background has {len(background)}, expected "
                 "D * D and D, or no spread; measure both on the same embeddings"
             )
-        self.join = join
-        self.merge = merge
-        self.radius = radius
+        self.join = 0.4 * delta_d if join is None else join
+        self.merge = 1.6 * delta_d if merge is None else merge
+        self.radius = 1.9 * delta_d if radius is None else radius
         self.solid = solid
         self.min_size = min_size
         self.background = background
@@ -90,79 +110,192 @@ class BasinMerging:
     def __call__(self, embeddings: Floats, foreground: Mask | None = None) -> Labels:
         """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int32, 0 is background.
 
-        With `foreground`, a mask of the labels' shape, only its pixels are labelled.
+        With `foreground`, a mask of the labels' shape, only its pixels are labelled. Instances are
+        numbered 1, 2, ... in the order of their first pixels.
+
+        Raises ValueError: embeddings that are not finite; a mask or a background of another shape.
         """
+        shape = embeddings.shape[1:]
+        if foreground is not None and foreground.shape != shape:
+            raise ValueError(
+                f"the foreground has the shape {foreground.shape} and the embeddings have {shape}; "
+                "give a mask of the same pixels"
+            )
         if embeddings.size == 0:
-            return np.zeros(embeddings.shape[1:], np.int32)
-        distance = self._from_background(embeddings)
+            return np.zeros(shape, np.int32)
+        place = self.background if len(self.background) else self.largest_valley(embeddings)
+        distance, height = self.landscape(embeddings, place)
         inside = distance >= self.radius
         if foreground is not None:
             inside &= foreground
-        groups, means = _valleys(embeddings, inside, self.join)
-        groups = _settle(embeddings, _merge_nearest(groups, means, self.merge))
+        basins, roots = self.basins(embeddings, height, inside)
+        bottoms = self.bottoms(embeddings, inside, roots)
+        sizes = np.bincount(basins.ravel(), minlength=len(bottoms))
+        groups = self.groups(bottoms, sizes, self.touching(basins), self.merge)[basins]
+        return self.instances(groups, distance)
+
+    def largest_valley(self, embeddings: Floats) -> Floats:
+        """Mean embedding (D,) of the largest valley, where the background's place is not known."""
+        everywhere = np.ones(embeddings.shape[1:], bool)
+        _, height = self.landscape(embeddings, np.zeros(len(embeddings)))
+        basins, roots = self.basins(embeddings, height, everywhere)
+        bottoms = self.bottoms(embeddings, everywhere, roots)
+        sizes = np.bincount(basins.ravel(), minlength=len(bottoms))
+        valleys = self.groups(bottoms, sizes, self.touching(basins), 0.0)
+        largest = valleys == np.bincount(valleys, weights=sizes).argmax()
+        return np.average(bottoms[largest], axis=0, weights=sizes[largest]).astype(np.float32)
+
+    def landscape(
+        self, embeddings: Floats, place: Sequence[float] | Floats
+    ) -> tuple[Floats, Floats]:
+        """Distance from the background and height, both ([Z,] Y, X), of every pixel.
+
+        Raises ValueError: embeddings that are not finite, or a place of another length.
+        """
+        if len(place) != len(embeddings):
+            raise ValueError(
+                f"the background has {len(place)} numbers and a pixel's embedding "
+                f"{len(embeddings)}; measure it with the network that made the embeddings"
+            )
+        distance = from_background(embeddings, place, self.spread)
+        expect_finite(distance)
+        return distance, change(embeddings)
+
+    def basins(self, embeddings: Floats, height: Floats, inside: Mask) -> tuple[Labels, Integers]:
+        """Step 2: basins 1..n, 0 outside, and the flat index (n,) of the minimum of each."""
+        target = downhill(height, inside)
+        end = settle(embeddings, inside, target, walk(target))
+        roots, basin = np.unique(end[inside], return_inverse=True)
+        basins = np.zeros(height.shape, np.int32)
+        basins[inside] = basin + 1
+        return basins, roots
+
+    def bottoms(self, embeddings: Floats, inside: Mask, roots: Integers) -> Floats:
+        """Row b of (n + 1, D): mean embedding of the 3 x 3 (x 3) pixels inside around minimum b."""
+        shape = inside.shape
+        position = np.stack(np.unravel_index(roots, shape))
+        total = np.zeros((len(embeddings), len(roots)))
+        count = np.zeros(len(roots))
+        for offset in itertools.product((-1, 0, 1), repeat=len(shape)):
+            moved = position + np.array(offset)[:, None]
+            within = np.all((moved >= 0) & (moved < np.array(shape)[:, None]), axis=0)
+            pixel = np.where(within, moved, position)
+            within &= inside[tuple(pixel)]
+            total += np.where(within, embeddings[:, *pixel], 0)
+            count += within
+        return np.concatenate([np.zeros((1, len(embeddings))), (total / count).T]).astype(
+            np.float32
+        )
+
+    def touching(self, basins: Labels) -> tuple[Integers, Integers]:
+        """Each pair 0 < a < b of basins that are direct neighbours somewhere, once, in order."""
+        return touching(basins)
+
+    def groups(
+        self,
+        bottoms: Floats,
+        sizes: Integers,
+        pairs: tuple[Integers, Integers],
+        merge: float,
+    ) -> Labels:
+        """Steps 3 and 4: the group (n + 1,) of each basin, 0 for row 0.
+
+        bottoms: (n + 1, D), row 0 not used; sizes: pixels of each (n + 1,).
+        """
+        first, second = pairs
+        near = distances(bottoms.astype(float), first, second) < self.join
+        valley = components(len(bottoms), first[near], second[near])
+        weight = np.maximum(np.bincount(valley, weights=sizes), 1)
+        sums = [np.bincount(valley, weights=sizes * values) for values in bottoms.T]
+        means = np.stack(sums, axis=1) / weight[:, None]
+        first, second = valley[first], valley[second]
+        key = np.unique(np.minimum(first, second) * len(weight) + np.maximum(first, second))
+        first, second = key // len(weight), key % len(weight)
+        apart = first != second
+        return linked(means, weight, (first[apart], second[apart]), merge)[valley].astype(np.int32)
+
+    def instances(self, groups: Labels, distance: Floats) -> Labels:
+        """Steps 5 and 6."""
         total = np.bincount(groups.ravel(), weights=distance.ravel())
         typical = total / np.maximum(np.bincount(groups.ravel()), 1)
-        return _pieces(groups, distance >= self.solid * typical[groups], self.min_size)
+        rim = distance < (self.solid * typical)[groups]
+        part = self.regions(groups * 2 + rim)
+        size = np.bincount(part.ravel())
+        group_rim = np.zeros(len(size), np.int32)
+        group_rim[part] = groups * 2 + rim
+        first, second = self.touching(part + 1)
+        return self.pieces(group_rim, size, (first - 1, second - 1))[part]
 
-    def _from_background(self, embeddings: Floats) -> Floats:
-        """Distance ([Z,] Y, X) of every pixel from the background's place, in units of `spread`."""
-        place = np.asarray(self.background, np.float32)
-        if place.size == 0:
-            everywhere = np.ones(embeddings.shape[1:], bool)
-            valleys, means = _valleys(embeddings, everywhere, self.join)
-            place = means[np.bincount(valleys.ravel()).argmax()]
-        squared = np.zeros(embeddings.shape[1:], np.float32)
-        if len(self.spread) == 0:
-            for channel, value in zip(embeddings, place, strict=True):
-                squared += (channel - value) ** 2
-            return np.sqrt(squared)
-        for row in np.asarray(self.spread, np.float32).reshape(place.size, place.size):
-            along = np.zeros_like(squared)
-            for weight, channel, value in zip(row, embeddings, place, strict=True):
-                along += weight * (channel - value)
-            squared += along**2
+    def regions(self, categories: Labels) -> Labels:
+        """Connected parts 0, 1, ... of equal category, in the order of their first pixels."""
+        return regions(categories)
+
+    def pieces(
+        self, group_rim: Labels, sizes: Integers, pairs: tuple[Integers, Integers]
+    ) -> Labels:
+        """The instance of each part of a group, 0 for none: (n,).
+
+        group_rim: twice the group of a part, and 1 more where it is rim; group 0 is background.
+        sizes: pixels of a part. pairs: parts that touch. Parts are in the order of first pixels.
+        """
+        first, second = pairs
+        group, rim = group_rim // 2, group_rim % 2 == 1
+        same = group[first] == group[second]
+        enclosed = np.ones(len(group), bool)
+        enclosed[first[~same]] = enclosed[second[~same]] = False
+        kept = (group > 0) & (~rim | enclosed)
+        join = same & kept[first] & kept[second]
+        piece = components(len(group), first[join], second[join])
+        wanted = np.bincount(piece, weights=sizes * kept) >= max(self.min_size, 1)
+        number = np.where(wanted, np.cumsum(wanted), 0)
+        return np.where(kept, number[piece], 0).astype(np.int32)
+
+
+def from_background(embeddings: Floats, place: Sequence[float], spread: Sequence[float]) -> Floats:
+    """Step 1: distance ([Z,] Y, X) of every pixel from the background, in units of `spread`."""
+    squared = np.zeros(embeddings.shape[1:], np.float32)
+    centre = np.asarray(place, np.float32)
+    if len(spread) == 0:
+        for channel, value in zip(embeddings, centre, strict=True):
+            squared += (channel - value) ** 2
         return np.sqrt(squared)
+    for row in np.asarray(spread, np.float32).reshape(centre.size, centre.size):
+        along_row = np.zeros_like(squared)
+        for weight, channel, value in zip(row, embeddings, centre, strict=True):
+            along_row += weight * (channel - value)
+        squared += along_row**2
+    return np.sqrt(squared)
 
 
-def _valleys(embeddings: Floats, inside: Mask, join: float) -> tuple[Labels, Floats]:
-    """Steps 2 and 3: groups numbered 1..n, 0 outside, and means (n + 1, D), row 0 not used."""
-    roots, basins = _basins(_change(embeddings), inside)
-    covered = np.maximum(ndimage.uniform_filter(inside.astype(np.float32), 3).ravel()[roots], 1e-6)
-    bottoms = np.zeros((len(roots) + 1, len(embeddings)), np.float32)
-    for d, channel in enumerate(embeddings):
-        smooth = ndimage.uniform_filter(np.where(inside, channel, 0), 3)
-        bottoms[1:, d] = smooth.ravel()[roots] / covered
-    first, second = _touching(basins)
-    near = np.linalg.norm(bottoms[first] - bottoms[second], axis=1) < join
-    edges = (np.ones(near.sum(), bool), (first[near], second[near]))
-    graph = coo_array(edges, (len(bottoms), len(bottoms)))
-    number, valley = connected_components(graph, directed=False)
-    sizes = np.bincount(basins.ravel(), minlength=len(bottoms))
-    weight = np.maximum(np.bincount(valley, weights=sizes, minlength=number), 1)
-    sums = [np.bincount(valley, weights=sizes * values, minlength=number) for values in bottoms.T]
-    means = (np.stack(sums, axis=1) / weight[:, None]).astype(np.float32)
-    return valley.astype(np.int32)[basins], means
+def expect_finite(distance: Floats) -> None:
+    """A pixel with NaN or infinity in any channel has no finite distance."""
+    bad = distance.size - np.count_nonzero(np.isfinite(distance))
+    if bad:
+        raise ValueError(
+            f"{bad} of {distance.size} pixels have embeddings that are not finite, or too large "
+            "for float32; look for NaN in the image, or divergence in training"
+        )
 
 
-def _change(embeddings: Floats) -> Floats:
-    """How much a pixel differs from its direct neighbours: summed squares, smoothed."""
-    change = np.zeros(embeddings.shape[1:], np.float32)
-    for axis in range(change.ndim):
-        low, high = _pair(axis, change.ndim)
-        step = embeddings[:, *high] - embeddings[:, *low]
-        squared = np.einsum("d...,d...->...", step, step)
-        change[low] += squared
-        change[high] += squared
-    for axis in range(change.ndim):  # the middle weighs most, so that 3 pixels can be a valley
-        change = ndimage.convolve1d(change, [0.25, 0.5, 0.25], axis=axis)
-    return change
+def change(embeddings: Floats) -> Floats:
+    """Height: how much a pixel differs from its direct neighbours, summed squares, smoothed."""
+    height = np.zeros(embeddings.shape[1:], np.float32)
+    for axis in range(height.ndim):
+        low, high = along(axis, height.ndim)
+        squared = np.zeros_like(height[low])
+        for channel in embeddings:
+            squared += (channel[high] - channel[low]) ** 2
+        height[low] += squared
+        height[high] += squared
+    for axis in range(height.ndim):  # the middle weighs most, so that 3 pixels can be a valley
+        height = ndimage.convolve1d(height, [0.25, 0.5, 0.25], axis=axis)
+    return height
 
 
-def _basins(height: Floats, inside: Mask) -> tuple[NDArray[np.intp], Labels]:
-    """Flat indices (n,) of the minima, and basins 1..n of the pixels that walk down to them.
+def downhill(height: Floats, inside: Mask) -> Integers:
+    """Flat index of the lowest of each pixel's neighbours inside, ([Z,] Y, X).
 
-    Every pixel points to the lowest of its neighbours (diagonal ones too; of equal ones the first),
-    itself included; following pointers to pointers doubles the distance walked each time.
+    Diagonal neighbours count, and the pixel itself; of equal ones the first.
     """
     shape, height = height.shape, np.where(inside, height, np.inf)
     index = np.arange(height.size).reshape(shape)
@@ -174,26 +307,125 @@ def _basins(height: Floats, inside: Mask) -> tuple[NDArray[np.intp], Labels]:
         tied = (height[there] == lowest[here]) & (index[there] < target[here])
         lowest[here] = np.where(lower, height[there], lowest[here])
         target[here] = np.where(lower | tied, index[there], target[here])
+    return target
+
+
+def walk(target: Integers) -> Integers:
+    """Where pointers end; following pointers to pointers doubles the distance walked each time."""
     walked = target.ravel()
     while not np.array_equal(walked[walked], walked):
         walked = walked[walked]
-    basins = np.zeros(shape, np.int32)
-    roots, basin = np.unique(walked[inside.ravel()], return_inverse=True)
-    basins[inside] = basin + 1
-    return roots, basins
+    return walked.reshape(target.shape)
 
 
-def _merge_nearest(groups: Labels, means: Floats, limit: float) -> Labels:
-    """Step 4: centroid linkage between touching groups, nearest first."""
+def settle(embeddings: Floats, inside: Mask, target: Integers, end: Integers) -> Integers:
+    """Ends of the walks ([Z,] Y, X), where the pixels at which two basins meet may change sides.
+
+    Such a pixel is compared with what lies AHEAD steps downhill of it and of each direct neighbour,
+    and takes the end of the nearest; its own of equal ones, else the first neighbour's.
+    """
+    shape, flat = end.shape, embeddings.reshape(len(embeddings), -1)
+    ahead, ends = target.ravel(), end.ravel()
+    for _ in range(AHEAD.bit_length() - 1):
+        ahead = ahead[ahead]
+    meet = np.zeros(shape, bool)
+    for axis in range(end.ndim):
+        low, high = along(axis, end.ndim)
+        differ = (end[low] != end[high]) & inside[low] & inside[high]
+        meet[low] |= differ
+        meet[high] |= differ
+    place = np.flatnonzero(meet)
+    position = np.unravel_index(place, shape)
+    nearest, chosen = squared_distance(flat, place, ahead[place]), ends[place]
+    for axis, offset in itertools.product(range(end.ndim), (-1, 1)):
+        moved = list(position)
+        moved[axis] = np.clip(position[axis] + offset, 0, shape[axis] - 1)
+        beside = np.ravel_multi_index(tuple(moved), shape)
+        squared = squared_distance(flat, place, ahead[beside])
+        closer = inside.ravel()[beside] & (squared < nearest)
+        nearest[closer], chosen[closer] = squared[closer], ends[beside[closer]]
+    settled = ends.copy()
+    settled[place] = chosen
+    return settled.reshape(shape)
+
+
+def squared_distance(flat: Floats, first: Integers, second: Integers) -> Floats:
+    """Between pixels of (D, pixels), channel by channel, so that others can sum in this order."""
+    squared = np.zeros(len(first), np.float32)
+    for channel in flat:
+        squared += (channel[first] - channel[second]) ** 2
+    return squared
+
+
+def touching(labels: Labels) -> tuple[Integers, Integers]:
+    """Each pair 0 < a < b of labels that are direct neighbours somewhere, once, in order."""
+    number = int(labels.max(initial=0)) + 1
+    keys = [np.zeros(0, np.int64)]
+    for axis in range(labels.ndim):
+        low, high = along(axis, labels.ndim)
+        one, other = labels[low], labels[high]
+        differ = (one != other) & (one > 0) & (other > 0)
+        one, other = one[differ].astype(np.int64), other[differ].astype(np.int64)
+        keys.append(np.minimum(one, other) * number + np.maximum(one, other))
+    unique = np.unique(np.concatenate(keys))
+    return unique // number, unique % number
+
+
+def components(number: int, first: Integers, second: Integers) -> Integers:
+    """Component 0, 1, ... of each of `number` nodes joined by edges, in order of first nodes."""
+    graph = coo_array((np.ones(len(first), bool), (first, second)), (number, number))
+    _, component = connected_components(graph, directed=False)
+    _, start = np.unique(component, return_index=True)
+    rank = np.empty(len(start), np.int64)
+    rank[np.argsort(start)] = np.arange(len(start))
+    return rank[component]
+
+
+def regions(categories: Labels) -> Labels:
+    """Connected parts 0, 1, ... of equal category, in the order of their first pixels.
+
+    Pixels are joined to runs along the last axis first; two runs in neighbouring lines meet where
+    the later of them begins, so one pair of pixels says it::
+
+        1 1 1 1 0 0        a a a a b b
+        0 1 1 2 2 2        c d d e e e        a-d
+    """
+    starts = np.ones(categories.shape, bool)
+    last = categories.ndim - 1
+    low, high = along(last, categories.ndim)
+    starts[high] = categories[high] != categories[low]
+    run = (np.cumsum(starts.ravel()) - 1).reshape(categories.shape)
+    pairs = [np.zeros((2, 0), np.int64)]
+    for axis in range(last):
+        low, high = along(axis, categories.ndim)
+        meet = (starts[low] | starts[high]) & (categories[low] == categories[high])
+        pairs.append(np.stack([run[low][meet], run[high][meet]]))
+    first, second = np.concatenate(pairs, axis=1)
+    return components(int(run[(-1,) * run.ndim]) + 1, first, second).astype(np.int32)[run]
+
+
+def linked(
+    means: NDArray[np.float64],
+    sizes: NDArray[np.float64],
+    pairs: tuple[Integers, Integers],
+    limit: float,
+) -> Integers:
+    """Step 4: centroid linkage of touching groups (n, D), nearest first: the group of each, (n,).
+
+    Of two pairs at one distance the one with the smaller group goes first; the smaller group gives
+    its number.
+    """
     number = len(means)
-    centre, size = means.astype(float), np.bincount(groups.ravel(), minlength=number).astype(float)
+    centre, size = means.copy(), sizes.copy()
     beside: list[set[int]] = [set() for _ in range(number)]
-    pairs = np.stack(_touching(groups), axis=1)
-    for a, b in pairs.tolist():
+    for a, b in zip(pairs[0].tolist(), pairs[1].tolist(), strict=True):
         beside[a].add(b)
         beside[b].add(a)
     version, into = [0] * number, np.arange(number)
-    heap = [(d, a, b, 0, 0) for d, (a, b) in _distances(centre, pairs) if d < limit]
+    length = distances(centre, *pairs)
+    near = length < limit
+    rows = zip(length[near].tolist(), pairs[0][near].tolist(), pairs[1][near].tolist(), strict=True)
+    heap = [(d, a, b, 0, 0) for d, a, b in rows]
     heapq.heapify(heap)
     while heap:
         _, a, b, seen_a, seen_b = heapq.heappop(heap)
@@ -206,93 +438,27 @@ def _merge_nearest(groups: Labels, means: Floats, limit: float) -> Labels:
         beside[a] = (beside[a] | beside[b]) - {a, b}
         for other in beside[b] - {a}:
             beside[other] = (beside[other] - {b}) | {a}
-        again = np.array([(a, other) for other in sorted(beside[a])], np.int64).reshape(-1, 2)
-        for distance, (_, other) in _distances(centre, again):
+        others = np.array(sorted(beside[a]), np.int64)
+        again = distances(centre, np.full(len(others), a), others).tolist()
+        for distance, other in zip(again, others.tolist(), strict=True):
             if distance < limit:
-                heapq.heappush(heap, (distance, a, other, version[a], version[other]))
-    while not np.array_equal(into[into], into):
-        into = into[into]
-    return into.astype(np.int32)[groups]
+                low, high = min(a, other), max(a, other)
+                heapq.heappush(heap, (distance, low, high, version[low], version[high]))
+    return walk(into)
 
 
-def _distances(
-    centre: NDArray[np.float64], pairs: NDArray[np.int_]
-) -> list[tuple[float, tuple[int, int]]]:
-    length = np.linalg.norm(centre[pairs[:, 0]] - centre[pairs[:, 1]], axis=1)
-    return [(d, (a, b)) for d, (a, b) in zip(length.tolist(), pairs.tolist(), strict=True)]
+def distances(
+    centre: NDArray[np.float64], first: Integers, second: Integers
+) -> NDArray[np.float64]:
+    """Euclidean, between rows; summed dimension by dimension, so that others can do the same."""
+    squared = np.zeros(len(first))
+    for values in centre.T:
+        squared += (values[first] - values[second]) ** 2
+    return np.sqrt(squared)
 
 
-def _settle(embeddings: Floats, groups: Labels) -> Labels:
-    """Step 5. Every change brings a pixel nearer to its group's mean, so this ends."""
-    flat, groups = embeddings.reshape(len(embeddings), -1), groups.copy()
-    counts = np.maximum(np.bincount(groups.ravel()), 1)
-    sums = [np.bincount(groups.ravel(), weights=channel) for channel in flat]
-    means = (np.stack(sums, axis=1) / counts[:, None]).astype(np.float32)
-    while True:
-        place, beside = _borders(groups)
-        pixels = flat[:, place].T
-        own = groups.ravel()[place]
-        nearest = np.linalg.norm(pixels - means[own], axis=1)
-        choice = own.copy()
-        for group in beside:
-            distance = np.linalg.norm(pixels - means[group], axis=1)
-            closer = (distance < nearest) & (group > 0)
-            nearest[closer], choice[closer] = distance[closer], group[closer]
-        if np.array_equal(choice, own):
-            return groups
-        groups.ravel()[place] = choice
-
-
-def _borders(groups: Labels) -> tuple[NDArray[np.intp], list[Labels]]:
-    """Flat indices of grouped pixels beside another group, and the group of each neighbour."""
-    border = np.zeros(groups.shape, bool)
-    for axis in range(groups.ndim):
-        low, high = _pair(axis, groups.ndim)
-        differ = (groups[low] != groups[high]) & (groups[low] > 0) & (groups[high] > 0)
-        border[low] |= differ
-        border[high] |= differ
-    place = np.flatnonzero(border)
-    position = np.unravel_index(place, groups.shape)
-    beside = []
-    for axis, offset in itertools.product(range(groups.ndim), (-1, 1)):
-        moved = list(position)
-        moved[axis] = np.clip(position[axis] + offset, 0, groups.shape[axis] - 1)
-        beside.append(groups[tuple(moved)])
-    return place, beside
-
-
-def _pieces(groups: Labels, solid: Mask, min_size: int) -> Labels:
-    """Step 6: the solid pieces of each group, holes in them filled with the group's own pixels."""
-    result = np.zeros_like(groups)
-    number = 0
-    for group, box in enumerate(ndimage.find_objects(groups), start=1):
-        if box is None:
-            continue
-        own = groups[box] == group
-        pieces, _ = ndimage.label(own & solid[box])
-        sizes = np.bincount(pieces.ravel())
-        for piece in np.flatnonzero(sizes[1:] >= min_size) + 1:
-            number += 1
-            result[box][own & ndimage.binary_fill_holes(pieces == piece)] = number
-    return result
-
-
-def _touching(groups: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each pair 0 < a < b of groups that are direct neighbours somewhere, once."""
-    number = np.int64(groups.max()) + 1
-    keys = []
-    for axis in range(groups.ndim):
-        low, high = _pair(axis, groups.ndim)
-        first, second = groups[low].ravel(), groups[high].ravel()
-        differ = (first != second) & (first > 0) & (second > 0)
-        first, second = first[differ], second[differ]
-        keys.append(np.minimum(first, second) * number + np.maximum(first, second))
-    unique = np.unique(np.concatenate(keys))
-    return unique // number, unique % number
-
-
-def _pair(axis: int, ndim: int) -> tuple[Slices, Slices]:
-    """Two views of an array, one pixel apart along `axis`."""
+def along(axis: int, ndim: int) -> tuple[Slices, Slices]:
+    """Slices to each pixel but the last along `axis`, and to its next neighbour."""
     low = tuple(slice(None, -1) if a == axis else slice(None) for a in range(ndim))
     high = tuple(slice(1, None) if a == axis else slice(None) for a in range(ndim))
     return low, high

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from packager.graphs.basin_merging import BasinMergingGraph
-from packager.graphs.pieces import solid_pieces
+from packager.graphs.pieces import pieces
 from packager.graphs.regions import regions
 from tests.zoo_models.postprocessing.conftest import BACKGROUND, PLACES, Labels, embed, scene
 from zoo_models.postprocessing.basin_merging import BasinMerging
@@ -113,7 +113,7 @@ def test_a_scripted_file_measures_the_distance_in_units_of_the_spread() -> None:
     for _ in range(3):
         np.testing.assert_array_equal(run(graph, embeddings), numpys(embeddings))
     distance = BasinMergingGraph(**clusterer).from_background(torch.from_numpy(embeddings))
-    np.testing.assert_allclose(distance, numpys._from_background(embeddings), rtol=1e-6)
+    np.testing.assert_allclose(distance, numpys.landscape(embeddings, BACKGROUND)[0], rtol=1e-6)
     assert (numpys(embeddings) != BasinMerging(**KNOWN, radius=3.0)(embeddings)).any()
 
 
@@ -157,40 +157,43 @@ def plane(text: str) -> Labels:
     return np.array([[int(c) for c in line] for line in text.split()])
 
 
-def fill_by_scipy(groups: Labels, rim: Labels, min_size: int) -> Labels:
-    """The numpy clusterer's last step, piece by piece, on the whole image."""
-    result = np.zeros_like(groups)
+def pieces_by_scipy(groups: Labels, rim: Labels, min_size: int) -> Labels:
+    """The last two steps, group by group, on the whole image."""
+    found = np.zeros_like(groups)
     for group in range(1, groups.max() + 1):
         own = groups == group
-        pieces, number = ndimage.label(own & ~rim)
+        parts, number = ndimage.label(own & rim)
+        kept = own & ~rim
+        for part in range(1, number + 1):
+            around = ndimage.binary_dilation(parts == part)
+            kept |= (parts == part) & bool(own[around].all())
+        solid, number = ndimage.label(kept)
         for piece in range(1, number + 1):
-            if (pieces == piece).sum() >= min_size:
-                filled = own & ndimage.binary_fill_holes(pieces == piece)
-                result[filled] = result.max() + 1
-    return result
+            if (solid == piece).sum() >= min_size:
+                found[solid == piece] = np.flatnonzero(solid == piece)[0] + 1
+    _, number = np.unique(found, return_inverse=True)
+    return (number + (found > 0).all()).reshape(groups.shape)
 
 
-def test_holes_are_filled_with_own_pixels_only_and_by_the_innermost_piece() -> None:
+def test_rim_goes_but_what_its_group_encloses_stays() -> None:
     groups = plane("""
-        1111111111112
-        1111111111112
-        1122222221112
-        1121111121112
-        1121111121312
-        1121111121112
-        1122222221112
-        1111111111112
-        1111111111112
+        0000000000000
+        0111111111110
+        0111111122220
+        0111111122220
+        0111111111110
+        0000000000000
     """)
     rim = np.zeros(groups.shape, bool)
-    rim[3:6, 3:8] = True  # group 1 inside group 2 inside group 1: a rim, but for ...
-    rim[4, 5] = False  # ... a piece of one pixel
-    rim[2, 5] = True  # an opening in the ring of group 2
-    rim[7, 10] = True  # a hole in group 1
-    for min_size in (1, 2, 30):
-        found = solid_pieces(torch.from_numpy(groups), torch.from_numpy(rim), min_size)
-        np.testing.assert_array_equal(found, fill_by_scipy(groups, rim, min_size))
-    assert found[4, 5] == found[0, 0] == found[7, 10] == 1  # too small: the outer piece takes it
+    rim[1, 1:12] = True  # beside the background
+    rim[3, 3:5] = True  # enclosed
+    rim[2, 9] = True  # beside the other group
+    expected = np.where(rim, 0, groups)
+    expected[3, 3:5] = 1
+    found = pieces(torch.from_numpy(groups), torch.from_numpy(rim), 1)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, pieces_by_scipy(groups, rim, 1))
+    assert pieces(torch.from_numpy(groups), torch.from_numpy(rim), 8).max() == 1
 
 
 @settings(max_examples=60)
@@ -201,13 +204,13 @@ def test_holes_are_filled_with_own_pixels_only_and_by_the_innermost_piece() -> N
     rims=st.floats(0, 0.6),
     min_size=st.integers(1, 6),
 )
-def test_holes_of_any_arrangement_are_filled_as_scipy_fills_them(
+def test_pieces_of_any_arrangement_are_those_that_scipy_finds(
     seed: int, shape: tuple[int, ...], number: int, rims: float, min_size: int
 ) -> None:
     draw = np.random.default_rng(seed)
     groups, rim = draw.integers(0, number + 1, shape), draw.random(shape) < rims
-    found = solid_pieces(torch.from_numpy(groups), torch.from_numpy(rim), min_size)
-    np.testing.assert_array_equal(found, fill_by_scipy(groups, rim, min_size))
+    found = pieces(torch.from_numpy(groups), torch.from_numpy(rim), min_size)
+    np.testing.assert_array_equal(found, pieces_by_scipy(groups, rim, min_size))
 
 
 @settings(max_examples=40)

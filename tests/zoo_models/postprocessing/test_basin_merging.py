@@ -107,9 +107,9 @@ def test_without_a_spread_the_distance_is_euclidean_to_the_last_bit(seed: int, n
     for d in range(3):
         squared += (embeddings[d] - place[d]) ** 2
     plain, unit = exact(background=place.tolist()), np.eye(3).ravel().tolist()
-    np.testing.assert_array_equal(plain._from_background(embeddings), np.sqrt(squared))
+    np.testing.assert_array_equal(plain.landscape(embeddings, place)[0], np.sqrt(squared))
     same = exact(background=place.tolist(), spread=unit)
-    np.testing.assert_array_equal(same._from_background(embeddings), np.sqrt(squared))
+    np.testing.assert_array_equal(same.landscape(embeddings, place)[0], np.sqrt(squared))
     np.testing.assert_array_equal(same(embeddings), plain(embeddings))
 
 
@@ -121,7 +121,7 @@ def test_with_a_spread_the_distance_is_in_standard_deviations_of_the_background(
     scale = np.linalg.cholesky(np.linalg.inv(covariance)).T
     place = cloud.mean(axis=1)
     clusterer = exact(background=place.tolist(), spread=scale.ravel().tolist())
-    found = clusterer._from_background(cloud.reshape(3, 50, 80)).ravel()
+    found = clusterer.landscape(cloud.reshape(3, 50, 80), place)[0].ravel()
     expected = cdist(cloud.T, place[None], "mahalanobis", VI=np.linalg.inv(covariance))[:, 0]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert (found**2).mean() == pytest.approx(3, rel=1e-2)  # one per dimension

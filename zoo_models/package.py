@@ -24,6 +24,7 @@ from zoo_models.checkpoint import ClustererSettings, Normalisation, sha256
 from zoo_models.errors import GeometryError, InputError, PackageError
 from zoo_models.geometry import AxisTiling, TileGeometry
 from zoo_models.postprocessing import CLUSTERERS, Clusterer, build_clusterer, clusterer_file
+from zoo_models.prediction.clustering import AS_TRAINED, ClustererOptions, EmbeddingSpace
 from zoo_models.prediction.engine import Network
 
 RDF = "rdf.yaml"
@@ -31,6 +32,9 @@ RDF = "rdf.yaml"
 
 RDF_NAMES = (RDF, "bioimageio.yaml", "model.yaml")
 """Its name in packages of others (bioimage.io's own list)."""
+
+TEACHER_CHANNEL = "teacher_"
+"""Names of output channels that are not the network's begin so (see packager/kinds.py)."""
 
 OURS = "a package written by 'spoco-zoo export'"
 
@@ -45,7 +49,8 @@ class Package:
         in_channels, embedding_dim: channels in and out.
         normalisation: constants applied to the raw image before the network.
         network: (1, C, [Z,] Y, X) -> (1, D, [Z,] Y, X) on `device`.
-        clusterer: embeddings -> instances.
+        space: what is known of the embeddings; with a teacher `embedding_dim` is twice its D.
+        clusterer: embeddings -> instances, the one that `space` names.
     """
 
     source: Path
@@ -54,28 +59,45 @@ class Package:
     embedding_dim: int
     normalisation: Normalisation
     network: Network
+    space: EmbeddingSpace
     clusterer: Clusterer
 
     @classmethod
-    def load(cls, source: Path, *, device: str = "cpu") -> Package:
-        """Read a package zip, an unpacked folder, or its rdf.yaml.
+    def load(
+        cls, source: Path, *, device: str = "cpu", options: ClustererOptions = AS_TRAINED
+    ) -> Package:
+        """Read a package zip, an unpacked folder, or its rdf.yaml; `options` change its clusterer.
 
         Raises:
-            PackageError: missing, no bioimage.io model, not made by spoco-zoo, or it carries
-                another version of its clusterer than the installed one.
+            PackageError: missing, no bioimage.io model, not made by spoco-zoo, or its clusterer is
+                to run and another version of it is installed.
+            InputError: options that the clusterer does not take.
         """
         with opened(source) as content:
             description = description_of(source, content)
             config = _config(source, description)
+            space = _space(source, config, description, options)
             return cls(
                 source=source,
                 geometry=_geometry(source, config),
                 in_channels=_channels(description.inputs[0]),
                 embedding_dim=_channels(description.outputs[0]),
                 normalisation=Normalisation(config.normalisation.gain, config.normalisation.offset),
-                clusterer=_clusterer(source, config),
+                space=space,
+                clusterer=build_clusterer(space.clusterer),
                 network=_torchscript(source, content, description, device),
             )
+
+
+def read_space(source: Path, options: ClustererOptions = AS_TRAINED) -> EmbeddingSpace:
+    """What a package tells of its embeddings, without its network; `options` change its clusterer.
+
+    Raises:
+        PackageError, InputError: as Package.load.
+    """
+    with opened(source) as content:
+        description = description_of(source, content)
+    return _space(source, _config(source, description), description, options)
 
 
 class _Section(BaseModel):
@@ -95,6 +117,11 @@ class _Normalisation(_Section):
     offset: float
 
 
+class _Embedding(_Section):
+    delta_v: float
+    delta_d: float
+
+
 class _Clusterer(_Section):
     name: str
     sha256: str
@@ -109,6 +136,7 @@ class _Config(_Section):
     axes: Literal["yx", "zyx"]
     geometry: _Geometry
     normalisation: _Normalisation
+    embedding: _Embedding
     clusterer: _Clusterer
 
 
@@ -229,19 +257,36 @@ def _read(content: zipfile.ZipFile | Path, name: str) -> bytes:
     return (content.parent / name).read_bytes()
 
 
-def _clusterer(source: Path, config: _Config) -> Clusterer:
-    name = config.clusterer.name
+def _space(
+    source: Path, config: _Config, description: Any, options: ClustererOptions
+) -> EmbeddingSpace:
+    own = ClustererSettings(config.clusterer.name, dict(config.clusterer.settings))
+    channel = next(axis for axis in description.outputs[0].axes if axis.type == "channel")
+    space = EmbeddingSpace(
+        delta_v=config.embedding.delta_v,
+        delta_d=config.embedding.delta_d,
+        clusterer=own,
+        dimensions=sum(not str(name).startswith(TEACHER_CHANNEL) for name in channel.channel_names),
+        axes=config.axes,
+    )
+    if options.method in (None, own.name):
+        _expect_installed(source, config, own)
+    return options.applied(space)
+
+
+def _expect_installed(source: Path, config: _Config, own: ClustererSettings) -> None:
+    """The package's own method is to run: it must be the very file that was tested with it."""
     # the version first: another one may take other settings
-    known = name in CLUSTERERS
-    if known and (installed := sha256(clusterer_file(name))) != config.clusterer.sha256:
+    known = own.name in CLUSTERERS
+    if known and (installed := sha256(clusterer_file(own.name))) != config.clusterer.sha256:
         raise PackageError(
-            f"{source}: carries another version of clusterer {name} "
+            f"{source}: carries another version of clusterer {own.name} "
             f"(sha256 {config.clusterer.sha256[:12]}) than the installed one ({installed[:12]}); "
-            "export the package again, or install the spoco-zoo version that its "
-            "config.spoco_zoo.versions names."
+            "export the package again, install the spoco-zoo version that its "
+            "config.spoco_zoo.versions names, or choose with --method."
         )
     try:
-        return build_clusterer(ClustererSettings(name, dict(config.clusterer.settings)))
+        build_clusterer(own)
     except InputError as error:
         raise PackageError(
             f"{source}: {str(error).rstrip('.')}; install the spoco-zoo version that its "

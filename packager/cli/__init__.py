@@ -12,6 +12,7 @@ import typer
 
 from packager.cli import (
     audit,
+    cluster,
     crop,
     doctor,
     evaluate,
@@ -39,6 +40,7 @@ app.command("tune")(tune.tune)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
+app.command("cluster")(cluster.cluster)
 app.command("pad")(pad.pad)
 app.command("crop")(crop.crop)
 app.command("audit")(audit.audit)

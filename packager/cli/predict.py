@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from packager.cli.clusterer_options import Method, MinSize, Settings, masks_of, options_of
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -31,26 +33,45 @@ def predict(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, mps [default: a GPU if there is one].")
     ] = None,
+    method: Method = None,
+    settings: Settings = None,
+    min_size: MinSize = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER_OR_FILE",
+            help="Masks with the images' names; only pixels above 0 become instances.",
+        ),
+    ] = None,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write a PNG with the outlines drawn in.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace label images.")] = False,
 ) -> None:
-    """Segment images: NAME.tif becomes OUT/NAME_labels.ome.tif. Bad images do not stop the rest."""
+    """Segment images: NAME.tif becomes OUT/NAME_labels.ome.tif. Bad images do not stop the rest.
+
+    Instances are made by the package's own method; 'spoco-zoo cluster --help' tells of the others.
+    """
     from zoo_models.errors import ImageError
     from zoo_models.package import Package
+    from zoo_models.prediction.clustering import read_foreground
     from zoo_models.prediction.images import read_image
     from zoo_models.prediction.predict import predict_instances
 
     paths = _images(images, split)
+    masks = masks_of(paths, mask)
     device = _device(device)
     outputs = _outputs(paths, out, overlay=overlay, overwrite=overwrite)
-    model = Package.load(package, device=device)
+    options = options_of(method, settings, min_size)
+    model = Package.load(package, device=device, options=options)
     bad = 0
-    for path, (labels_path, overlay_path) in zip(paths, outputs, strict=True):
+    for path, mask_path, (labels_path, overlay_path) in zip(paths, masks, outputs, strict=True):
         try:
             image = read_image(path, channel=channel)
-            labels = predict_instances(model, image, tile_limit=tile, device=device)
+            inside = read_foreground(mask_path, image.data.shape[1:]) if mask_path else None
+            labels = predict_instances(
+                model, image, foreground=inside, tile_limit=tile, device=device
+            )
             _write(labels_path, overlay_path, image, labels, overwrite=overwrite)
         except ImageError as error:  # a line for each bad image; the good ones are still written
             typer.echo(f"error: {error}", err=True)

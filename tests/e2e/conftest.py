@@ -23,6 +23,7 @@ from zoo_models.checkpoint import ClustererSettings, Normalisation
 from zoo_models.geometry import AxisTiling, TileGeometry
 from zoo_models.package import Package
 from zoo_models.postprocessing import CLUSTERERS, build_clusterer
+from zoo_models.prediction.clustering import AS_TRAINED, ClustererOptions, EmbeddingSpace
 
 STEPS = {"max_steps = 4": "max_steps = 120", "epoch_steps = 2": "epoch_steps = 60"}
 """Enough for a tiny network to find some discs; about two seconds."""
@@ -153,10 +154,14 @@ def image(tmp_path: Path) -> Path:
 def volumes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any package loads as one for 3D stacks, whose embedding of a voxel is its brightness."""
 
-    def load(source: Path, *, device: str = "cpu") -> Package:
+    def load(
+        source: Path, *, device: str = "cpu", options: ClustererOptions = AS_TRAINED
+    ) -> Package:
         def network(x: torch.Tensor) -> torch.Tensor:
             return torch.cat([x, -x], dim=1)
 
+        own = ClustererSettings(next(iter(CLUSTERERS)), {"background": [0.0, 0.0]})
+        space = options.applied(EmbeddingSpace(clusterer=own, dimensions=2, axes="zyx"))
         return Package(
             source=source,
             geometry=TileGeometry("zyx", (AxisTiling(24, 4, 2, 4, 4),) * 3),
@@ -164,9 +169,8 @@ def volumes(monkeypatch: pytest.MonkeyPatch) -> None:
             embedding_dim=2,
             normalisation=Normalisation(gain=0.1),
             network=network,
-            clusterer=build_clusterer(
-                ClustererSettings(next(iter(CLUSTERERS)), {"background": [0.0, 0.0]})
-            ),
+            space=space,
+            clusterer=build_clusterer(space.clusterer),
         )
 
     monkeypatch.setattr(Package, "load", load)

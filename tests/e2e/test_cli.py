@@ -29,6 +29,7 @@ COMMANDS = (
     "import",
     "export",
     "predict",
+    "cluster",
     "pad",
     "crop",
     "evaluate",

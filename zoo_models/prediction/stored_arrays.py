@@ -51,7 +51,7 @@ class ArrayPlace:
 @dataclass(frozen=True, eq=False)
 class Stored:
     """Values as stored, a letter for each axis where the file names them (else empty), and
-    micrometres per axis letter ('Z', 'Y', 'X') where the file tells them."""
+    micrometres per axis ('z', 'y', 'x') where the file tells them."""
 
     data: NDArray[Any]
     names: str

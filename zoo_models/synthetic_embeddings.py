@@ -57,6 +57,7 @@ class Scene:
         sigma * sqrt(D) below delta_v.
     blur: sigma of the Gaussian that blurs the embedding before the noise; pixels.
     correlation: sigma of the Gaussian that smooths the noise, which keeps its `sigma`; pixels.
+    view: another one has other noise on the same embedding, as a teacher's answer has.
     """
 
     shape: tuple[int, ...]
@@ -69,6 +70,7 @@ class Scene:
     blur: float = 0.0
     correlation: float = 0.0
     seed: int = 0
+    view: int = 0
 
     @property
     def spacing(self) -> float:
@@ -98,12 +100,12 @@ def synthesise(scene: Scene) -> SyntheticEmbeddings:
             f"found {scene.instances} instances in the shape {scene.shape}, expected at least one "
             "and at most one per pixel, in 2D or 3D"
         )
-    for_shapes, for_means, for_noise = np.random.default_rng(scene.seed).spawn(3)
+    for_shapes, for_means, *for_views = np.random.default_rng(scene.seed).spawn(3 + scene.view)
     centres = _centres(scene, for_shapes)
     truth, kept = _connected(_painted(scene, centres, for_shapes), scene)
     palette = _far_apart(scene, for_means)
     means = palette[_colours(scene, _near(truth, centres[kept], scene), for_means)]
-    return SyntheticEmbeddings(_embeddings(scene, truth, means, for_noise), truth, means)
+    return SyntheticEmbeddings(_embeddings(scene, truth, means, for_views[-1]), truth, means)
 
 
 def _centres(scene: Scene, rng: np.random.Generator) -> Points:

@@ -165,6 +165,15 @@ def test_the_same_seed_draws_the_same_and_another_draws_another() -> None:
     assert (once.means[0] != other.means[0]).any()
 
 
+def test_another_view_is_other_noise_on_the_same_embedding() -> None:
+    scene = Scene((96, 80), 30, "voronoi", blur=1.0, sigma=0.2)
+    network, teacher = (synthesise(replace(scene, view=view)) for view in (0, 1))
+    np.testing.assert_array_equal(network.truth, teacher.truth)
+    np.testing.assert_array_equal(network.means, teacher.means)
+    difference = network.embeddings - teacher.embeddings
+    assert difference.std() == pytest.approx(0.2 * math.sqrt(2), rel=0.02)
+
+
 def test_noise_changes_neither_instances_nor_means() -> None:
     quiet = synthesise(CLEAN)
     loud = synthesise(replace(CLEAN, sigma=0.3, blur=2.0, correlation=3.0))

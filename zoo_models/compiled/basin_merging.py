@@ -1,0 +1,329 @@
+"""Basin merging with its loops compiled; the shipped file tells what the steps are and why.
+
+Same labels to the last bit: sums of float32 and float64 are made in the shipped file's order, equal
+values are told apart by the same rule. Planes are (Z, Y, X) here, with Z = 1 for an image::
+
+    flat index = (z * Y + y) * X + x
+
+Loops over rows run in parallel where a row's result hangs on no other row's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo_models.compiled.linkage import joined, linked
+from zoo_models.compiled.regions import pairs_touching, regions
+from zoo_models.postprocessing import basin_merging as shipped
+from zoo_models.postprocessing.basin_merging import AHEAD, Floats, Integers, Labels, Mask
+
+
+class BasinMerging(shipped.BasinMerging):
+    """As the shipped class, with the same labels: tens of times faster on large arrays."""
+
+    def landscape(
+        self, embeddings: Floats, place: Sequence[float] | Floats
+    ) -> tuple[Floats, Floats]:
+        self.expect_place(embeddings, place)
+        volume = _as_volume(embeddings, 4)
+        distance, *squared = _steps(volume, np.asarray(place, np.float32))
+        if len(self.spread):
+            distance = shipped.from_background(embeddings, place, self.spread)
+        shipped.expect_finite(distance)
+        height = _sum_of_neighbours(*squared)
+        for axis in range(3):
+            if height.shape[axis] > 1:
+                height = _smooth(height, axis)
+        shape = embeddings.shape[1:]
+        return distance.reshape(shape), height.reshape(shape)
+
+    def basins(self, height: Floats, inside: Mask) -> tuple[Integers, Labels, Integers]:
+        walled = _as_volume(np.where(inside, height, np.float32(np.inf)), 3)
+        target = _downhill(walled)
+        roots, basins = _roots(target, inside.ravel())
+        _follow(target, basins, inside.ravel(), 8 * numba.get_num_threads())
+        return target.reshape(height.shape), basins.reshape(height.shape), roots
+
+    def settled(self, embeddings: Floats, target: Integers, labels: Labels) -> Labels:
+        volume = _as_volume(labels, 3)
+        return _settled(_as_volume(embeddings, 4), target.ravel(), volume).reshape(labels.shape)
+
+    def bottoms(self, embeddings: Floats, inside: Mask, roots: Integers) -> Floats:
+        return _bottoms(_as_volume(embeddings, 4), _as_volume(inside, 3), roots)
+
+    def sizes(self, basins: Labels, number: int) -> Integers:
+        return _sizes(basins.ravel(), number)
+
+    def touching(self, labels: Labels) -> tuple[Integers, Integers]:
+        return pairs_touching(_as_volume(labels, 3))
+
+    def components(self, number: int, first: Integers, second: Integers) -> Integers:
+        return joined(number, first, second)
+
+    def linked(
+        self,
+        means: NDArray[np.float64],
+        sizes: NDArray[np.float64],
+        pairs: tuple[Integers, Integers],
+        limit: float,
+    ) -> Integers:
+        return linked(means, sizes, *pairs, limit)
+
+    def rim(self, groups: Labels, distance: Floats) -> Labels:
+        flat = groups.ravel()
+        return _rim(flat, distance.ravel(), self.solid).reshape(groups.shape)
+
+    def regions(self, categories: Labels) -> tuple[Labels, Labels, Integers]:
+        part, category, sizes = regions(_as_volume(categories, 3))
+        return part.reshape(categories.shape), category, sizes
+
+    def painted(self, part: Labels, number: Labels) -> Labels:
+        return _painted(part.ravel(), number).reshape(part.shape)
+
+
+def _as_volume(array: NDArray[Any], ndim: int) -> NDArray[Any]:
+    """With the missing Z axis of length 1; contiguous."""
+    missing = ndim - array.ndim
+    volume = array.reshape(*array.shape[: ndim - 3], *(1,) * missing, *array.shape[ndim - 3 :])
+    return np.ascontiguousarray(volume)
+
+
+@numba.njit(cache=True, parallel=True)
+def _steps(e: Floats, place: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Distance from `place`, and squared steps from each pixel to the next along z, y and x."""
+    channels, planes, rows, width = e.shape
+    distance = np.empty((planes, rows, width), np.float32)
+    along_z = np.zeros((planes, rows, width), np.float32)
+    along_y = np.zeros((planes, rows, width), np.float32)
+    along_x = np.zeros((planes, rows, width), np.float32)
+    for line in numba.prange(planes * rows):
+        z, y = line // rows, line % rows
+        total, to_z, to_y, to_x = np.zeros((4, width), np.float32)
+        for d in range(channels):
+            here, value = e[d, z, y], place[d]
+            for x in range(width):
+                total[x] += (here[x] - value) * (here[x] - value)
+            for x in range(width - 1):
+                to_x[x] += (here[x + 1] - here[x]) * (here[x + 1] - here[x])
+            if y + 1 < rows:
+                there = e[d, z, y + 1]
+                for x in range(width):
+                    to_y[x] += (there[x] - here[x]) * (there[x] - here[x])
+            if z + 1 < planes:
+                there = e[d, z + 1, y]
+                for x in range(width):
+                    to_z[x] += (there[x] - here[x]) * (there[x] - here[x])
+        distance[z, y] = np.sqrt(total)
+        along_z[z, y], along_y[z, y], along_x[z, y] = to_z, to_y, to_x
+    return distance, along_z, along_y, along_x
+
+
+@numba.njit(cache=True, parallel=True)
+def _sum_of_neighbours(along_z: Floats, along_y: Floats, along_x: Floats) -> Floats:
+    """Each pixel's steps to its direct neighbours, in the order z, y, x, the next before the last.
+
+    The last step along an axis, beyond the image, is 0 in each array.
+    """
+    planes, rows, width = along_x.shape
+    height = np.empty((planes, rows, width), np.float32)
+    for line in numba.prange(planes * rows):
+        z, y = line // rows, line % rows
+        out = height[z, y]
+        for x in range(width):
+            out[x] = along_z[z, y, x]
+        if z > 0:
+            for x in range(width):
+                out[x] += along_z[z - 1, y, x]
+        for x in range(width):
+            out[x] += along_y[z, y, x]
+        if y > 0:
+            for x in range(width):
+                out[x] += along_y[z, y - 1, x]
+        for x in range(width):
+            out[x] += along_x[z, y, x]
+        for x in range(1, width):
+            out[x] += along_x[z, y, x - 1]
+    return height
+
+
+@numba.njit(cache=True, parallel=True)
+def _smooth(plane: Floats, axis: int) -> Floats:
+    """Weights 1/4, 1/2, 1/4; the border pixel stands for its missing neighbour."""
+    planes, rows, width = plane.shape
+    smooth = np.empty_like(plane)
+    for line in numba.prange(planes * rows):
+        z, y = line // rows, line % rows
+        here, out = plane[z, y], smooth[z, y]
+        if axis == 2:
+            for x in range(width):
+                sides = np.float64(here[max(x - 1, 0)]) + np.float64(here[min(x + 1, width - 1)])
+                out[x] = np.float64(here[x]) * 0.5 + sides * 0.25
+        else:
+            dz, dy = np.int64(axis == 0), np.int64(axis == 1)
+            before = plane[max(z - dz, 0), max(y - dy, 0)]
+            after = plane[min(z + dz, planes - 1), min(y + dy, rows - 1)]
+            for x in range(width):
+                sides = np.float64(before[x]) + np.float64(after[x])
+                out[x] = np.float64(here[x]) * 0.5 + sides * 0.25
+    return smooth
+
+
+@numba.njit(cache=True, parallel=True)
+def _downhill(height: Floats) -> Integers:
+    """Flat index of the lowest of the neighbours; of equal ones the first; outside is infinite."""
+    planes, rows, width = height.shape
+    target = np.empty(height.size, np.int64)
+    for line in numba.prange(planes * rows):
+        z, y = line // rows, line % rows
+        lowest = np.full(width, np.inf, np.float32)
+        step = np.zeros(width, np.int32)
+        for dz in range(-min(z, 1), min(planes - z, 2)):
+            for dy in range(-min(y, 1), min(rows - y, 2)):
+                there = height[z + dz, y + dy]
+                for dx in range(-1, 2):
+                    ahead = np.int32((dz * rows + dy) * width + dx)
+                    for x in range(max(0, -dx), min(width, width - dx)):
+                        lower = there[x + dx] < lowest[x]
+                        step[x] = ahead if lower else step[x]
+                        lowest[x] = there[x + dx] if lower else lowest[x]
+        for x in range(width):
+            target[line * width + x] = line * width + x + step[x]
+    return target
+
+
+@numba.njit(cache=True)
+def _roots(target: Integers, inside: Mask) -> tuple[Integers, Labels]:
+    """Minima (n,) in order, and a plane (pixels,) in which minimum b is b + 1 and all else 0."""
+    count = 0
+    for pixel in range(target.size):
+        count += target[pixel] == pixel and inside[pixel]
+    roots = np.empty(count, np.int64)
+    basins = np.zeros(target.size, np.int32)
+    count = 0
+    for pixel in range(target.size):
+        if target[pixel] == pixel and inside[pixel]:
+            roots[count] = pixel
+            count += 1
+            basins[pixel] = count
+    return roots, basins
+
+
+@numba.njit(cache=True, parallel=True)
+def _follow(target: Integers, basins: Labels, inside: Mask, chunks: int) -> None:
+    """Write into `basins` where each walk ends. What another thread has written is as good."""
+    for chunk in numba.prange(chunks):
+        for pixel in range(chunk * target.size // chunks, (chunk + 1) * target.size // chunks):
+            if not inside[pixel] or basins[pixel] > 0:
+                continue
+            end = target[pixel]
+            while basins[end] == 0:
+                end = target[end]
+            label, step = basins[end], pixel
+            while basins[step] == 0:
+                basins[step] = label
+                step = target[step]
+
+
+@numba.njit(cache=True)
+def _squared_distance(e: Floats, first: int, second: int) -> np.float32:
+    squared = np.float32(0)
+    for d in range(e.shape[0]):
+        step = e[d, first] - e[d, second]
+        squared += step * step
+    return squared
+
+
+@numba.njit(cache=True)
+def _ahead(target: Integers, pixel: int) -> int:
+    for _ in range(AHEAD):
+        pixel = target[pixel]
+    return pixel
+
+
+@numba.njit(cache=True, parallel=True)
+def _settled(e: Floats, target: Integers, labels: Labels) -> Labels:
+    planes, rows, width = labels.shape
+    flat, old = e.reshape(e.shape[0], -1), labels.ravel()
+    new = labels.copy()
+    for line in numba.prange(planes * rows):
+        z, y = line // rows, line % rows
+        beside = np.empty(6, np.int64)
+        for x in range(width):
+            pixel = line * width + x
+            count, meets = 0, False
+            for place, size, step in (
+                (z, planes, rows * width),
+                (y, rows, width),
+                (x, width, 1),
+            ):
+                for sign in (-1, 1):
+                    if old[pixel] == 0 or not 0 <= place + sign < size:
+                        continue
+                    other = old[pixel + sign * step]
+                    if other > 0:
+                        meets |= other != old[pixel]
+                        beside[count] = pixel + sign * step
+                        count += 1
+            if not meets:
+                continue
+            nearest = _squared_distance(flat, pixel, _ahead(target, pixel))
+            for neighbour in beside[:count]:
+                squared = _squared_distance(flat, pixel, _ahead(target, neighbour))
+                if squared < nearest:
+                    nearest = squared
+                    new[z, y, x] = old[neighbour]
+    return new
+
+
+@numba.njit(cache=True, parallel=True)
+def _bottoms(e: Floats, inside: Mask, roots: Integers) -> Floats:
+    planes, rows, width = inside.shape
+    bottoms = np.zeros((len(roots) + 1, e.shape[0]), np.float32)
+    for d in numba.prange(e.shape[0]):
+        for b in range(len(roots)):
+            z, y, x = roots[b] // (rows * width), roots[b] // width % rows, roots[b] % width
+            total, count = 0.0, 0
+            for i in range(max(z - 1, 0), min(z + 2, planes)):
+                for j in range(max(y - 1, 0), min(y + 2, rows)):
+                    for k in range(max(x - 1, 0), min(x + 2, width)):
+                        if inside[i, j, k]:
+                            count += 1
+                            total += e[d, i, j, k]
+            bottoms[b + 1, d] = total / count
+    return bottoms
+
+
+@numba.njit(cache=True)
+def _sizes(labels: Labels, number: int) -> Integers:
+    sizes = np.zeros(number, np.int64)
+    for label in labels:
+        sizes[label] += 1
+    return sizes
+
+
+@numba.njit(cache=True)
+def _rim(groups: Labels, distance: Floats, solid: float) -> Labels:
+    """Twice the group, and 1 more where a pixel is rim."""
+    number = groups.max() + 1
+    total, size = np.zeros(number), np.zeros(number, np.int64)
+    for pixel in range(groups.size):
+        total[groups[pixel]] += distance[pixel]
+        size[groups[pixel]] += 1
+    limit = solid * (total / np.maximum(size, 1))
+    marked = np.empty(groups.size, np.int32)
+    for pixel in range(groups.size):
+        marked[pixel] = 2 * groups[pixel] + (distance[pixel] < limit[groups[pixel]])
+    return marked
+
+
+@numba.njit(cache=True, parallel=True)
+def _painted(part: Labels, number: Labels) -> Labels:
+    painted = np.empty(part.size, np.int32)
+    for pixel in numba.prange(part.size):
+        painted[pixel] = number[part[pixel]]
+    return painted

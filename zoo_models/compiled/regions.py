@@ -1,0 +1,131 @@
+"""Connected regions of label planes (Z, Y, X), and which labels touch, compiled."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from zoo_models.compiled.linkage import root_of
+from zoo_models.postprocessing.basin_merging import Integers, Labels
+
+
+@numba.njit(cache=True)
+def regions(categories: Labels) -> tuple[Labels, Labels, Integers]:
+    """Connected parts 0, 1, ... of equal category, in the order of their first pixels.
+
+    Returns the part of each pixel, and the category and the pixels of each part. Runs along x are
+    the nodes; two runs in neighbouring lines are joined where the later of them begins.
+    """
+    planes, rows, width = categories.shape
+    runs = 0
+    for z in range(planes):
+        for y in range(rows):
+            line = categories[z, y]
+            for x in range(width):
+                runs += x == 0 or line[x] != line[x - 1]
+    part = np.empty((planes, rows, width), np.int32)
+    parent = np.arange(runs)
+    run = -1
+    for z in range(planes):
+        for y in range(rows):
+            line = categories[z, y]
+            for x in range(width):
+                starts = x == 0 or line[x] != line[x - 1]
+                run += starts
+                part[z, y, x] = run
+                for dz, dy in ((1, 0), (0, 1)):
+                    if z < dz or y < dy:
+                        continue
+                    beside = categories[z - dz, y - dy]
+                    if beside[x] == line[x] and (starts or beside[x - 1] != beside[x]):
+                        a = root_of(parent, part[z - dz, y - dy, x])
+                        b = root_of(parent, run)
+                        if a != b:
+                            parent[max(a, b)] = min(a, b)
+    number = np.empty(runs, np.int32)
+    count = 0
+    for node in range(runs):
+        if parent[node] == node:
+            number[node] = count
+            count += 1
+        else:
+            number[node] = number[root_of(parent, node)]
+    category, sizes = np.empty(count, np.int32), np.zeros(count, np.int64)
+    for z in range(planes):
+        for y in range(rows):
+            for x in range(width):
+                place = number[part[z, y, x]]
+                part[z, y, x] = place
+                category[place] = categories[z, y, x]
+                sizes[place] += 1
+    return part, category, sizes
+
+
+@numba.njit(cache=True)
+def pairs_touching(labels: Labels) -> tuple[Integers, Integers]:
+    """Each pair 0 < a < b of labels that are direct neighbours somewhere, once, in order.
+
+    A pair is noted where it begins along x; the notes are sorted by a with one count, then the few
+    of each a among themselves.
+    """
+    number = labels.max() + 1
+    begin = np.zeros(number + 1, np.int64)
+    _note(labels, begin[1:], np.empty(0, np.int32))
+    begin = np.cumsum(begin)
+    others, end = np.empty(begin[-1], np.int32), begin[:-1].copy()
+    _note(labels, end, others)
+    first, second = np.empty(len(others), np.int64), np.empty(len(others), np.int64)
+    count = 0
+    for a in range(number):
+        _sort(others, begin[a], begin[a + 1])
+        for place in range(begin[a], begin[a + 1]):
+            if place == begin[a] or others[place] != others[place - 1]:
+                first[count], second[count] = a, others[place]
+                count += 1
+    return first[:count].copy(), second[:count].copy()
+
+
+@numba.njit(cache=True)
+def _note(labels: Labels, end: Integers, others: Labels) -> None:
+    """Count pairs a < b in end[a]; where there is room, write b into others[end[a]] before."""
+    planes, rows, width = labels.shape
+    for z in range(planes):
+        for y in range(rows):
+            here = labels[z, y]
+            for dz, dy in ((1, 0), (0, 1)):
+                if z < dz or y < dy:
+                    continue
+                there = labels[z - dz, y - dy]
+                last_here, last_there = 0, 0
+                for x in range(width):
+                    if here[x] == there[x] or (here[x] == last_here and there[x] == last_there):
+                        continue
+                    last_here, last_there = here[x], there[x]
+                    _note_one(last_here, last_there, end, others)
+            for x in range(1, width):
+                if here[x] != here[x - 1]:
+                    _note_one(here[x], here[x - 1], end, others)
+
+
+@numba.njit(cache=True)
+def _note_one(one: int, other: int, end: Integers, others: Labels) -> None:
+    if one == 0 or other == 0:
+        return
+    a = min(one, other)
+    if len(others) > 0:
+        others[end[a]] = max(one, other)
+    end[a] += 1
+
+
+@numba.njit(cache=True)
+def _sort(values: Labels, begin: int, end: int) -> None:
+    """In place; a label has few neighbours, but one around all others has many."""
+    if end - begin > 32:
+        values[begin:end] = np.sort(values[begin:end])
+        return
+    for place in range(begin + 1, end):
+        value, before = values[place], place - 1
+        while before >= begin and values[before] > value:
+            values[before + 1] = values[before]
+            before -= 1
+        values[before + 1] = value

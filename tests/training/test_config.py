@@ -69,3 +69,14 @@ def test_label_0_may_be_ignored_but_then_it_is_nothing_else(config_file: Path) -
     config_file.write_text(text + "\n[loss]\nignore = 3\n")
     with pytest.raises(ConfigError, match=r"loss\.ignore: .*0"):
         load_config(config_file)
+
+
+@pytest.mark.parametrize("other", ["[supervision]\nfraction = 0.5", "[loss]\nignore = 0"])
+def test_a_rim_needs_a_labeled_background(config_file: Path, other: str) -> None:
+    text = config_file.read_text()
+    loss = "[loss]\nrim = 1.0\n"
+    assert "[loss]" not in text
+    other = other.replace("[loss]\n", "")
+    config_file.write_text(f"{text}\n{loss}{other}\n")
+    with pytest.raises(ConfigError, match=r"loss\.rim is 1\.0 .* leave one of the two out"):
+        load_config(config_file)

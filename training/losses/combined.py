@@ -13,6 +13,7 @@ from training.losses.instances import Instances
 from training.losses.pull import pull
 from training.losses.push import push
 from training.losses.regulariser import regulariser
+from training.losses.rim import rim
 from training.losses.unlabeled_push import unlabeled_push
 
 OBJECT_LOSSES = {"dice": object_dice, "bce": object_bce}
@@ -31,6 +32,9 @@ class EmbeddingLoss:
     number of pixels compares only instances whose bounding boxes are at most so far apart: distant
     ones that look alike cannot all have different embeddings (Rumberger et al. 2021), and need not,
     since clustering joins touching pixels only. The same holds for unlabeled pixels.
+
+    `rim_weight` adds a term for the background beside the instances (rim.py); it needs a labeled
+    background.
     """
 
     delta_v: float = 0.5
@@ -47,6 +51,7 @@ class EmbeddingLoss:
     ignore: int | None = None
     unlabeled_push_weight: float = 1.0
     consistency_weight: float = 1.0
+    rim_weight: float = 0.0
 
     def __call__(
         self, embeddings: Tensor, labels: Tensor, teacher: Tensor | None = None
@@ -71,6 +76,7 @@ class EmbeddingLoss:
             "regulariser": self.regulariser_weight,
             "unlabeled_push": self.unlabeled_push_weight,
             "consistency": self.consistency_weight,
+            "rim": self.rim_weight,
         }
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"loss": total, **terms}
@@ -96,6 +102,8 @@ class EmbeddingLoss:
             )
         if self.unlabeled is not None and self.unlabeled_push_weight:
             terms["unlabeled_push"] = unlabeled_push(instances, self.delta_d)
+        if self.rim_weight:
+            terms["rim"] = rim(embeddings, labels, self.delta_v, ignore=self.ignore)
         if teacher is not None:
             terms["consistency"] = self._consistency(embeddings, labels, teacher)
         return terms

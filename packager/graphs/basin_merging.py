@@ -77,8 +77,9 @@ class BasinMergingGraph(nn.Module):
     def cluster(self, embeddings: Tensor) -> Tensor:
         """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int64."""
         distance = self.from_background(embeddings)
-        basins, bottoms = _basins(embeddings, distance >= self.radius)
+        target, basins, bottoms = _basins(embeddings, distance >= self.radius)
         groups = _groups(bottoms, basins, self.join, self.merge)[basins]
+        groups = _settled(embeddings, target, groups)
         flat = groups.reshape(-1)
         total = torch.bincount(flat, distance.reshape(-1).double())
         limit = (total / torch.bincount(flat).clamp_min(1)).mul_(self.solid)
@@ -105,7 +106,7 @@ class BasinMergingGraph(nn.Module):
 
 def _largest_valley(embeddings: Tensor, everywhere: Tensor, join: float) -> Tensor:
     """Mean embedding (D,) of the largest valley, of equal ones the first."""
-    basins, bottoms = _basins(embeddings, everywhere)
+    _, basins, bottoms = _basins(embeddings, everywhere)
     valley = _groups(bottoms, basins, join, 0.0)
     sizes = torch.bincount(basins.reshape(-1), minlength=bottoms.shape[0]).double()
     pixels = torch.bincount(valley, sizes)
@@ -135,16 +136,15 @@ def _change(embeddings: Tensor) -> Tensor:
     return change
 
 
-def _basins(embeddings: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Basins 1..n of the pixels that walk down to one minimum, and bottoms (n + 1, D)."""
+def _basins(embeddings: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat index (pixels,) of the next pixel downhill, basins 1..n, and bottoms (n + 1, D)."""
     outside = inside.logical_not()
     height = _change(embeddings).masked_fill_(outside, float("inf"))
     target = _downhill(height)
-    end = followed(target)
-    minimum = (end == torch.arange(end.shape[0], device=end.device)).logical_and_(inside.view(-1))
-    end = _settle(embeddings, inside, target, end)
-    basins = torch.cumsum(minimum, 0)[end].view_as(height).masked_fill_(outside, 0)
-    return basins, _bottoms(embeddings, inside, minimum.nonzero()[:, 0])
+    here = torch.arange(target.shape[0], device=target.device)
+    minimum = (target == here).logical_and_(inside.view(-1))
+    basins = torch.cumsum(minimum, 0)[followed(target)].view_as(height).masked_fill_(outside, 0)
+    return target, basins, _bottoms(embeddings, inside, minimum.nonzero()[:, 0])
 
 
 def _downhill(height: Tensor) -> Tensor:
@@ -166,37 +166,35 @@ def _downhill(height: Tensor) -> Tensor:
     return torch.arange(height.numel(), device=height.device).add_(ahead.view(-1))
 
 
-def _settle(
-    embeddings: Tensor, inside: Tensor, target: Tensor, end: Tensor, ahead: int = AHEAD
-) -> Tensor:
-    """Ends of the walks (pixels,), where the pixels at which two basins meet may change sides."""
-    flat = embeddings.reshape(embeddings.shape[0], -1)
+def _settled(embeddings: Tensor, target: Tensor, labels: Tensor, ahead: int = AHEAD) -> Tensor:
+    """Labels, where the pixels at which two of them meet may change sides."""
+    flat, old = embeddings.reshape(embeddings.shape[0], -1), labels.reshape(-1)
     further = target
     while ahead > 1:
         further = further[further]
         ahead = ahead // 2
-    place = _meeting(end.view_as(inside), inside)
-    chosen, nearest = end[place], _squared_distance(flat, place, further[place])
-    for axis, step in enumerate(steps(inside)):
-        position = place // step % inside.shape[axis]
+    place = _meeting(labels)
+    chosen, nearest = old[place], _squared_distance(flat, place, further[place])
+    for axis, step in enumerate(steps(labels)):
+        position = place // step % labels.shape[axis]
         for offset in [-1, 1]:
-            beside = (position + offset).clamp_(0, inside.shape[axis] - 1)
+            beside = (position + offset).clamp_(0, labels.shape[axis] - 1)
             beside.sub_(position).mul_(step).add_(place)
             squared = _squared_distance(flat, place, further[beside])
-            closer = (squared < nearest).logical_and_(inside.reshape(-1)[beside])
+            closer = (squared < nearest).logical_and_(old[beside] > 0)
             nearest[closer] = squared[closer]
-            chosen[closer] = end[beside[closer]]
-    settled = end.clone()
-    settled[place] = chosen
-    return settled
+            chosen[closer] = old[beside[closer]]
+    new = old.clone()
+    new[place] = chosen
+    return new.view_as(labels)
 
 
-def _meeting(end: Tensor, inside: Tensor) -> Tensor:
-    """Flat indices of the pixels inside beside one whose walk ends elsewhere."""
-    meet = torch.zeros_like(inside)
-    for axis in range(inside.dim()):
-        differ = (low(end, axis) != high(end, axis)).logical_and_(low(inside, axis))
-        differ.logical_and_(high(inside, axis))
+def _meeting(labels: Tensor) -> Tensor:
+    """Flat indices of labelled pixels beside another label."""
+    meet = torch.zeros_like(labels, dtype=torch.bool)
+    for axis in range(labels.dim()):
+        one, other = low(labels, axis), high(labels, axis)
+        differ = (one != other).logical_and_(one > 0).logical_and_(other > 0)
         low(meet, axis).logical_or_(differ)
         high(meet, axis).logical_or_(differ)
     return meet.view(-1).nonzero()[:, 0]

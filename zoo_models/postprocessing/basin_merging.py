@@ -14,11 +14,11 @@ runs where one meets another::
    along some dimensions and narrow along others, `spread` measures the distance in its widths
 2. every other pixel walks downhill to a minimum: pixels that end together are a basin (watershed by
    steepest descent). It ends at its ridge all around, where linking neighbours pixel by pixel would
-   leak through the weakest spot of a boundary. A pixel where two basins meet goes with the direct
-   neighbour that leads to what resembles it most, a few steps downhill
+   leak through the weakest spot of a boundary
 3. touching basins whose embeddings at the minimum differ by less than `join` are one valley
 4. of the rest, the two touching groups with the nearest means are merged, again and again, until
-   no two are nearer than `merge`
+   no two are nearer than `merge`. A pixel where two groups meet goes with the direct neighbour
+   that leads to what resembles it most, a few steps downhill
 5. pixels much nearer to the background than their group is (`solid`) are its blurred rim, and
    become background, unless their group encloses them
 6. connected pieces of at least `min_size` pixels are the instances
@@ -48,7 +48,7 @@ Mask = NDArray[np.bool_]
 Slices = tuple[slice, ...]
 
 AHEAD = 4
-"""Steps downhill at which basins are compared: over a blurred boundary. A power of two."""
+"""Steps downhill at which groups are compared: over a blurred boundary. A power of two."""
 
 
 class BasinMerging:
@@ -128,19 +128,20 @@ class BasinMerging:
         inside = distance >= self.radius
         if foreground is not None:
             inside &= foreground
-        basins, roots = self.basins(embeddings, height, inside)
+        target, basins, roots = self.basins(height, inside)
         bottoms = self.bottoms(embeddings, inside, roots)
-        sizes = np.bincount(basins.ravel(), minlength=len(bottoms))
-        groups = self.groups(bottoms, sizes, self.touching(basins), self.merge)[basins]
-        return self.instances(groups, distance)
+        sizes = self.sizes(basins, len(bottoms))
+        groups = self.groups(bottoms, sizes, self.touching(basins), self.merge)
+        settled = self.settled(embeddings, target, self.painted(basins, groups))
+        return self.instances(settled, distance)
 
     def largest_valley(self, embeddings: Floats) -> Floats:
         """Mean embedding (D,) of the largest valley, where the background's place is not known."""
         everywhere = np.ones(embeddings.shape[1:], bool)
-        _, height = self.landscape(embeddings, np.zeros(len(embeddings)))
-        basins, roots = self.basins(embeddings, height, everywhere)
+        _, height = self.landscape(embeddings, [0.0] * len(embeddings))
+        _, basins, roots = self.basins(height, everywhere)
         bottoms = self.bottoms(embeddings, everywhere, roots)
-        sizes = np.bincount(basins.ravel(), minlength=len(bottoms))
+        sizes = self.sizes(basins, len(bottoms))
         valleys = self.groups(bottoms, sizes, self.touching(basins), 0.0)
         largest = valleys == np.bincount(valleys, weights=sizes).argmax()
         return np.average(bottoms[largest], axis=0, weights=sizes[largest]).astype(np.float32)
@@ -152,23 +153,30 @@ class BasinMerging:
 
         Raises ValueError: embeddings that are not finite, or a place of another length.
         """
+        self.expect_place(embeddings, place)
+        distance = from_background(embeddings, place, self.spread)
+        expect_finite(distance)
+        return distance, change(embeddings)
+
+    def expect_place(self, embeddings: Floats, place: Sequence[float] | Floats) -> None:
         if len(place) != len(embeddings):
             raise ValueError(
                 f"the background has {len(place)} numbers and a pixel's embedding "
                 f"{len(embeddings)}; measure it with the network that made the embeddings"
             )
-        distance = from_background(embeddings, place, self.spread)
-        expect_finite(distance)
-        return distance, change(embeddings)
 
-    def basins(self, embeddings: Floats, height: Floats, inside: Mask) -> tuple[Labels, Integers]:
-        """Step 2: basins 1..n, 0 outside, and the flat index (n,) of the minimum of each."""
+    def basins(self, height: Floats, inside: Mask) -> tuple[Integers, Labels, Integers]:
+        """Step 2: flat index of each pixel's next pixel downhill; basins 1..n, 0 outside; and the
+        flat index (n,) of the minimum of each."""
         target = downhill(height, inside)
-        end = settle(embeddings, inside, target, walk(target))
-        roots, basin = np.unique(end[inside], return_inverse=True)
+        roots, basin = np.unique(walk(target)[inside], return_inverse=True)
         basins = np.zeros(height.shape, np.int32)
         basins[inside] = basin + 1
-        return basins, roots
+        return target, basins, roots
+
+    def settled(self, embeddings: Floats, target: Integers, labels: Labels) -> Labels:
+        """End of step 4: labels whose boundary pixels have chosen a side."""
+        return settled(embeddings, target, labels)
 
     def bottoms(self, embeddings: Floats, inside: Mask, roots: Integers) -> Floats:
         """Row b of (n + 1, D): mean embedding of the 3 x 3 (x 3) pixels inside around minimum b."""
@@ -187,9 +195,27 @@ class BasinMerging:
             np.float32
         )
 
-    def touching(self, basins: Labels) -> tuple[Integers, Integers]:
-        """Each pair 0 < a < b of basins that are direct neighbours somewhere, once, in order."""
-        return touching(basins)
+    def sizes(self, labels: Labels, number: int) -> Integers:
+        """Pixels of the labels 0 ... number - 1."""
+        return np.bincount(labels.ravel(), minlength=number)
+
+    def touching(self, labels: Labels) -> tuple[Integers, Integers]:
+        """Each pair 0 < a < b of labels that are direct neighbours somewhere, once, in order."""
+        return touching(labels)
+
+    def components(self, number: int, first: Integers, second: Integers) -> Integers:
+        """Component 0, 1, ... of each of `number` nodes joined by edges."""
+        return components(number, first, second)
+
+    def linked(
+        self,
+        means: NDArray[np.float64],
+        sizes: NDArray[np.float64],
+        pairs: tuple[Integers, Integers],
+        limit: float,
+    ) -> Integers:
+        """Step 4, see the function."""
+        return linked(means, sizes, pairs, limit)
 
     def groups(
         self,
@@ -204,7 +230,7 @@ class BasinMerging:
         """
         first, second = pairs
         near = distances(bottoms.astype(float), first, second) < self.join
-        valley = components(len(bottoms), first[near], second[near])
+        valley = self.components(len(bottoms), first[near], second[near])
         weight = np.maximum(np.bincount(valley, weights=sizes), 1)
         sums = [np.bincount(valley, weights=sizes * values) for values in bottoms.T]
         means = np.stack(sums, axis=1) / weight[:, None]
@@ -212,23 +238,35 @@ class BasinMerging:
         key = np.unique(np.minimum(first, second) * len(weight) + np.maximum(first, second))
         first, second = key // len(weight), key % len(weight)
         apart = first != second
-        return linked(means, weight, (first[apart], second[apart]), merge)[valley].astype(np.int32)
+        linked_to = self.linked(means, weight, (first[apart], second[apart]), merge)
+        return linked_to[valley].astype(np.int32)
 
     def instances(self, groups: Labels, distance: Floats) -> Labels:
         """Steps 5 and 6."""
-        total = np.bincount(groups.ravel(), weights=distance.ravel())
-        typical = total / np.maximum(np.bincount(groups.ravel()), 1)
-        rim = distance < (self.solid * typical)[groups]
-        part = self.regions(groups * 2 + rim)
-        size = np.bincount(part.ravel())
-        group_rim = np.zeros(len(size), np.int32)
-        group_rim[part] = groups * 2 + rim
+        part, group_rim, sizes = self.regions(self.rim(groups, distance))
         first, second = self.touching(part + 1)
-        return self.pieces(group_rim, size, (first - 1, second - 1))[part]
+        return self.painted(part, self.pieces(group_rim, sizes, (first - 1, second - 1)))
 
-    def regions(self, categories: Labels) -> Labels:
-        """Connected parts 0, 1, ... of equal category, in the order of their first pixels."""
-        return regions(categories)
+    def rim(self, groups: Labels, distance: Floats) -> Labels:
+        """Step 5: twice the group of each pixel, and 1 more where it is rim."""
+        total = np.bincount(groups.ravel(), weights=distance.ravel())
+        limit = self.solid * (total / np.maximum(np.bincount(groups.ravel()), 1))
+        return 2 * groups + (distance < limit[groups])
+
+    def regions(self, categories: Labels) -> tuple[Labels, Labels, Integers]:
+        """Connected parts 0, 1, ... of equal category, in the order of their first pixels.
+
+        Part of each pixel; category (n,) and pixels (n,) of each part.
+        """
+        part = regions(categories)
+        sizes = np.bincount(part.ravel())
+        category = np.zeros(len(sizes), np.int32)
+        category[part] = categories
+        return part, category, sizes
+
+    def painted(self, labels: Labels, numbers: Labels) -> Labels:
+        """The number of each pixel's label."""
+        return numbers[labels]
 
     def pieces(
         self, group_rim: Labels, sizes: Integers, pairs: tuple[Integers, Integers]
@@ -245,13 +283,15 @@ class BasinMerging:
         enclosed[first[~same]] = enclosed[second[~same]] = False
         kept = (group > 0) & (~rim | enclosed)
         join = same & kept[first] & kept[second]
-        piece = components(len(group), first[join], second[join])
+        piece = self.components(len(group), first[join], second[join])
         wanted = np.bincount(piece, weights=sizes * kept) >= max(self.min_size, 1)
         number = np.where(wanted, np.cumsum(wanted), 0)
         return np.where(kept, number[piece], 0).astype(np.int32)
 
 
-def from_background(embeddings: Floats, place: Sequence[float], spread: Sequence[float]) -> Floats:
+def from_background(
+    embeddings: Floats, place: Sequence[float] | Floats, spread: Sequence[float]
+) -> Floats:
     """Step 1: distance ([Z,] Y, X) of every pixel from the background, in units of `spread`."""
     squared = np.zeros(embeddings.shape[1:], np.float32)
     centre = np.asarray(place, np.float32)
@@ -318,35 +358,35 @@ def walk(target: Integers) -> Integers:
     return walked.reshape(target.shape)
 
 
-def settle(embeddings: Floats, inside: Mask, target: Integers, end: Integers) -> Integers:
-    """Ends of the walks ([Z,] Y, X), where the pixels at which two basins meet may change sides.
+def settled(embeddings: Floats, target: Integers, labels: Labels) -> Labels:
+    """Labels ([Z,] Y, X), where the pixels at which two labels meet may change sides.
 
     Such a pixel is compared with what lies AHEAD steps downhill of it and of each direct neighbour,
-    and takes the end of the nearest; its own of equal ones, else the first neighbour's.
+    and takes the label of the nearest; its own of equal ones, else the first neighbour's.
     """
-    shape, flat = end.shape, embeddings.reshape(len(embeddings), -1)
-    ahead, ends = target.ravel(), end.ravel()
+    shape, flat, old = labels.shape, embeddings.reshape(len(embeddings), -1), labels.ravel()
+    ahead = target.ravel()
     for _ in range(AHEAD.bit_length() - 1):
         ahead = ahead[ahead]
     meet = np.zeros(shape, bool)
-    for axis in range(end.ndim):
-        low, high = along(axis, end.ndim)
-        differ = (end[low] != end[high]) & inside[low] & inside[high]
+    for axis in range(labels.ndim):
+        low, high = along(axis, labels.ndim)
+        differ = (labels[low] != labels[high]) & (labels[low] > 0) & (labels[high] > 0)
         meet[low] |= differ
         meet[high] |= differ
     place = np.flatnonzero(meet)
     position = np.unravel_index(place, shape)
-    nearest, chosen = squared_distance(flat, place, ahead[place]), ends[place]
-    for axis, offset in itertools.product(range(end.ndim), (-1, 1)):
+    nearest, chosen = squared_distance(flat, place, ahead[place]), old[place]
+    for axis, offset in itertools.product(range(labels.ndim), (-1, 1)):
         moved = list(position)
         moved[axis] = np.clip(position[axis] + offset, 0, shape[axis] - 1)
         beside = np.ravel_multi_index(tuple(moved), shape)
         squared = squared_distance(flat, place, ahead[beside])
-        closer = inside.ravel()[beside] & (squared < nearest)
-        nearest[closer], chosen[closer] = squared[closer], ends[beside[closer]]
-    settled = ends.copy()
-    settled[place] = chosen
-    return settled.reshape(shape)
+        closer = (old[beside] > 0) & (squared < nearest)
+        nearest[closer], chosen[closer] = squared[closer], old[beside[closer]]
+    new = labels.copy()
+    new.ravel()[place] = chosen
+    return new
 
 
 def squared_distance(flat: Floats, first: Integers, second: Integers) -> Floats:
@@ -378,7 +418,8 @@ def components(number: int, first: Integers, second: Integers) -> Integers:
     _, start = np.unique(component, return_index=True)
     rank = np.empty(len(start), np.int64)
     rank[np.argsort(start)] = np.arange(len(start))
-    return rank[component]
+    ordered: Integers = rank[component]
+    return ordered
 
 
 def regions(categories: Labels) -> Labels:
@@ -401,7 +442,8 @@ def regions(categories: Labels) -> Labels:
         meet = (starts[low] | starts[high]) & (categories[low] == categories[high])
         pairs.append(np.stack([run[low][meet], run[high][meet]]))
     first, second = np.concatenate(pairs, axis=1)
-    return components(int(run[(-1,) * run.ndim]) + 1, first, second).astype(np.int32)[run]
+    parts: Labels = components(int(run[(-1,) * run.ndim]) + 1, first, second).astype(np.int32)[run]
+    return parts
 
 
 def linked(

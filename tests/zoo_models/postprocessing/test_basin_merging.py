@@ -51,10 +51,14 @@ def test_noise_below_the_margin_changes_nothing() -> None:
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), ndim=st.sampled_from([2, 3]))
 def test_blocks_of_any_arrangement_come_out_as_scipy_labels_them(seed: int, ndim: int) -> None:
+    """But for corners in 3D, where eight blocks meet and a voxel may end up with any of them."""
     draw = np.random.default_rng(seed)
     cells = draw.integers(0, len(PLACES), draw.integers(1, 6, ndim))
     categories = np.kron(cells, np.ones((5,) * ndim, np.int64))
-    assert_same_partition(exact()(embed(categories)), components(categories))
+    found, expected = exact(min_size=5)(embed(categories)), components(categories)
+    at_edge = [np.isin(position % 5, (0, 4)) for position in np.indices(categories.shape)]
+    sure = ~np.logical_and.reduce(at_edge) | (ndim == 2)
+    assert_same_partition(np.where(sure, found, 0), np.where(sure, expected, 0))
 
 
 def test_parts_of_one_embedding_stay_two_on_both_sides_of_a_strip_of_another() -> None:

@@ -85,6 +85,11 @@ class TrainingConfig(Section):
         return asked and self.loss.consistency > 0
 
     @property
+    def keeps_teacher(self) -> bool:
+        """Whether the checkpoint holds the teacher, too."""
+        return self.teacher is not None and self.teacher.keep
+
+    @property
     def sparse(self) -> bool:
         """Whether label 0 says "unlabeled" in training, and not "background"."""
         return self.supervision is not None and not self.supervision.dense

@@ -152,6 +152,7 @@ def build_checkpoint(
             "step": step,
             "validation": metrics,
         },
+        teacher=module.kept_teacher,
     )
 
 

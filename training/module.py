@@ -19,7 +19,7 @@ from training.datasets import Sample
 from training.losses.adversarial import mask_pairs
 from training.losses.phase_consistency import draw_shift, phase_consistency, with_shifted
 from training.sections import TeacherSection, TransferSection
-from training.teacher import Trained, build_teacher
+from training.teacher import Momentum, Trained, build_teacher, named_as_in
 from training.transfer import Source, start_from
 from zoo_models.checkpoint import answering_part, build_network
 from zoo_models.errors import ConfigError
@@ -106,6 +106,13 @@ class EmbeddingModule(lightning.LightningModule):
     def valid(self) -> torch.nn.Module:
         """The network without its same-size wrapper, if it has one: what is trained."""
         return answering_part(self.network)
+
+    @property
+    def kept_teacher(self) -> dict[str, Tensor] | None:
+        """The teacher's weights as the checkpoint is to hold them, where it is."""
+        if not (self.config.keeps_teacher and isinstance(self.teacher, Momentum | Trained)):
+            return None
+        return named_as_in(self.network, self.teacher.network.state_dict())
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         # random anchors and shifts depend on the step only, so a resumed run draws the same ones

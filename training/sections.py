@@ -199,10 +199,24 @@ class TransferSection(Section):
 
 
 class TeacherSection(Section):
-    """The network that the consistency compares with; see training/teacher.py."""
+    """The network that the consistency compares with; see training/teacher.py.
+
+    `keep` puts its weights into the checkpoint, which doubles the file: `export --teacher` wants
+    them, for consistency clustering.
+    """
 
     kind: Literal["momentum", "shared", "dropout", "trained"] = "momentum"
     momentum: float = Field(0.999, ge=0, lt=1)
+    keep: bool = False
+
+    @model_validator(mode="after")
+    def _has_something_to_keep(self) -> TeacherSection:
+        if self.keep and self.kind not in ("momentum", "trained"):
+            raise ValueError(
+                f'keep is true and kind is "{self.kind}", a teacher without weights of its own: '
+                'leave keep out, or take "momentum" or "trained"'
+            )
+        return self
 
 
 class PatchSection(Section):
@@ -265,3 +279,12 @@ class ClustererSection(Section):
     settings: dict[str, float | int | bool | list[float]] = {}
     tried: dict[str, list[int | float]] = {}
     spread: bool = False
+
+    @model_validator(mode="after")
+    def _takes_one_networks_embeddings(self) -> ClustererSection:
+        if self.name == "consistency":
+            raise ValueError(
+                'name is "consistency", which compares with the teacher, and validation runs one '
+                "network: choose another here; 'spoco-zoo export --teacher' takes this one"
+            )
+        return self

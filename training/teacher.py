@@ -7,13 +7,14 @@ The four ways to have one that Wolny et al. 2022 (supplement A.3) compare::
     dropout    g = f with dropout behind its deepest block
     trained    weights of its own, trained through the consistency
 
-A teacher only exists in training: it is in last.ckpt, so that a run can be resumed, and not in the
-checkpoint, which holds f.
+A teacher lives in training: it is in last.ckpt, so that a run can be resumed, and beside f in the
+checkpoint only where `keep` asks for it.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from training.sections import TeacherSection
+from zoo_models.checkpoint import answering_part
 
 DROPOUT = 0.5
 
@@ -102,6 +104,16 @@ class Momentum(Shared):
         buffers = zip(self.network.buffers(), student.buffers(), strict=True)
         for own, given in buffers:
             own.copy_(given)
+
+
+def named_as_in(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A teacher's weights under the names of the whole network, as a checkpoint has them.
+
+    Teachers are copies of the part that is trained; `network` may be a wrapper around it.
+    """
+    whole = copy.deepcopy(network)
+    answering_part(whole).load_state_dict(dict(weights))
+    return {name: value.detach().cpu() for name, value in whole.state_dict().items()}
 
 
 def build_teacher(section: TeacherSection, student: nn.Module) -> Shared:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from training.config import TrainingConfig
 from training.datasets import Sample
 from training.fit import CHECKPOINT, LAST, read
 from training.module import background_place
+from training.teacher import named_as_in
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import CheckpointError
 from zoo_models.metrics import DatasetScores, aggregate, score
@@ -40,7 +42,7 @@ def tune(run_dir: Path, config: TrainingConfig) -> Checkpoint:
         CheckpointError: the folder holds no run.
         ImageError: the data cannot be read.
     """
-    checkpoint = with_last_weights(run_dir)
+    checkpoint = with_last_weights(run_dir, keep_teacher=config.keeps_teacher)
     samples = read(config, "val")
     samples = samples[:: -(-len(samples) // IMAGES)]
     images = embedded(checkpoint, samples)
@@ -48,27 +50,38 @@ def tune(run_dir: Path, config: TrainingConfig) -> Checkpoint:
     return tuned(checkpoint, images, section.tried, with_spread=section.spread)
 
 
-def with_last_weights(run_dir: Path) -> Checkpoint:
-    """The run's checkpoint with the weights of its last step.
+def with_last_weights(run_dir: Path, *, keep_teacher: bool = False) -> Checkpoint:
+    """The run's checkpoint with the weights of its last step; on request the teacher's, too.
 
     The best of a few validations is mostly luck once the rate has fallen to zero, and while
     training they use clusterer settings that nobody has chosen yet.
+
+    Raises:
+        CheckpointError: the folder holds no run, or one without the teacher that is to be kept.
     """
     if not (run_dir / LAST).exists() or not (run_dir / CHECKPOINT).exists():
         raise CheckpointError(
             f"{run_dir}: found no {LAST} and {CHECKPOINT}, expected the folder of a training run."
         )
     state = torch.load(run_dir / LAST, weights_only=False)
-    prefix = "network."
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in state["state_dict"].items()
-        if name.startswith(prefix)
-    }
+    weights = _below("network.", state["state_dict"])
+    teacher = _below("teacher.network.", state["state_dict"])
+    if keep_teacher and not teacher:
+        raise CheckpointError(
+            f"{run_dir / LAST}: holds no teacher to keep; leave keep out of [teacher], or train "
+            "with this configuration."
+        )
     best = Checkpoint.load(run_dir / CHECKPOINT)
     return replace(
-        best, weights=weights, provenance={**best.provenance, "step": state["global_step"]}
+        best,
+        weights=weights,
+        teacher=named_as_in(best.network(), teacher) if keep_teacher else None,
+        provenance={**best.provenance, "step": state["global_step"]},
     )
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
 
 
 def embedded(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Embedded]:

@@ -1,7 +1,8 @@
 """One file that rebuilds a trained network, its geometry and its settings, without training code.
 
-A checkpoint is a safetensors file: the weights as tensors, everything else as JSON in its header
-under the key `spoco_zoo`. No pickle is ever read, so opening a stranger's checkpoint runs no code.
+A checkpoint is a safetensors file: the weights as tensors (those of a teacher that was kept under
+`teacher.` and the same names), everything else as JSON in its header under the key `spoco_zoo`. No
+pickle is ever read, so opening a stranger's checkpoint runs no code.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from zoo_models.same_padding import SamePaddedUNetAxis
 
 FORMAT = 1
 HEADER_KEY = "spoco_zoo"
+TEACHER = "teacher."
 ARCHITECTURES = {"unet_valid": "SameSizeUNet", "unet_same": "UNetSame"}
 """Module in `zoo_models.architectures` -> the class in it whose output has the input's size."""
 
@@ -75,6 +77,8 @@ class Checkpoint:
             images had none.
         clusterer: method and settings chosen on the validation split.
         provenance: data, splits, seed, versions, metrics; JSON values.
+        teacher: the weights of the teacher that the network was compared with, under the names of
+            `weights`; None where training had none, or did not keep it.
     """
 
     architecture: str
@@ -87,6 +91,7 @@ class Checkpoint:
     voxel_size_um: tuple[float, ...] | None
     clusterer: ClustererSettings
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    teacher: Mapping[str, torch.Tensor] | None = None
 
     @property
     def geometry(self) -> TileGeometry:
@@ -108,9 +113,26 @@ class Checkpoint:
 
     def network(self) -> torch.nn.Module:
         """The same-size network in eval mode: (B, C, [Z,] Y, X) -> (B, D, [Z,] Y, X) float32."""
+        return self._with(self.weights)
+
+    def teacher_network(self) -> torch.nn.Module:
+        """The teacher, in eval mode: same input, output and geometry as `network`.
+
+        Raises:
+            CheckpointError: it was not kept.
+        """
+        if self.teacher is None:
+            raise CheckpointError(
+                "The checkpoint holds no teacher: set keep = true in [teacher] of the "
+                "configuration, then 'spoco-zoo train' writes one that does, and 'spoco-zoo tune' "
+                "makes one of a run that is over."
+            )
+        return self._with(self.teacher)
+
+    def _with(self, weights: Mapping[str, torch.Tensor]) -> torch.nn.Module:
         network = build_network(self.architecture, self.kwargs)
         try:
-            network.load_state_dict(dict(self.weights))
+            network.load_state_dict(dict(weights))
         except RuntimeError as error:
             raise CheckpointError(
                 f"The weights do not fit {self.architecture} with {dict(self.kwargs)}: "
@@ -130,15 +152,13 @@ class Checkpoint:
         """
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{path} exists already: choose another name or overwrite.")
-        header = {
-            "format": FORMAT,
-            **{k: v for k, v in _plain(self).items() if k != "weights"},
-        }
+        header = {"format": FORMAT, **_header(self)}
         partial = path.with_name(path.name + ".part")
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.weights.items()}
+        tensors = {**self.weights, **{TEACHER + k: v for k, v in (self.teacher or {}).items()}}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(weights, partial, {HEADER_KEY: json.dumps(header, sort_keys=True)})
+            save_file(tensors, partial, {HEADER_KEY: json.dumps(header, sort_keys=True)})
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
             with suppress(OSError):
@@ -162,7 +182,7 @@ class Checkpoint:
         try:
             with safe_open(path, framework="pt") as file:
                 text = (file.metadata() or {}).get(HEADER_KEY)
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{path}: not a complete safetensors file ({error}); expected a checkpoint "
@@ -175,7 +195,7 @@ class Checkpoint:
                 "checkpoint written by 'spoco-zoo train'."
             )
         try:
-            return cls._from_header(path, json.loads(text), weights)
+            return cls._from_header(path, json.loads(text), tensors)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path}: its '{HEADER_KEY}' header is damaged ({type(error).__name__}: {error}); "
@@ -184,7 +204,7 @@ class Checkpoint:
 
     @classmethod
     def _from_header(
-        cls, path: Path, header: dict[str, Any], weights: dict[str, torch.Tensor]
+        cls, path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]
     ) -> Checkpoint:
         found = header.pop("format", None)
         if found != FORMAT:
@@ -192,10 +212,12 @@ class Checkpoint:
                 f"{path}: checkpoint format {found}, this version reads format {FORMAT}; update "
                 "spoco-zoo."
             )
+        teacher = {k.removeprefix(TEACHER): v for k, v in tensors.items() if k.startswith(TEACHER)}
         return cls(
             **{
                 **header,
-                "weights": weights,
+                "weights": {k: v for k, v in tensors.items() if not k.startswith(TEACHER)},
+                "teacher": teacher or None,
                 "normalisation": Normalisation(**header["normalisation"]),
                 "clusterer": ClustererSettings(**header["clusterer"]),
                 "voxel_size_um": tuple(header["voxel_size_um"] or ()) or None,
@@ -268,6 +290,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    shallow = replace(checkpoint, weights={})
-    return asdict(shallow)
+def _header(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All that is no tensor, as JSON values."""
+    values = asdict(replace(checkpoint, weights={}, teacher=None))
+    return {name: value for name, value in values.items() if name not in ("weights", "teacher")}

@@ -102,6 +102,8 @@ def test_more_instances_than_there_are_is_refused() -> None:
         ("[supervision]\nfraction = 1.5", "supervision.fraction: .*less than or equal to 1"),
         ("[teacher]\n[loss]\nconsistency = 0", "nothing is compared"),
         ("[teacher]\nmomentum = 1.0", "teacher.momentum: .*less than 1"),
+        ('[teacher]\nkind = "dropout"\nkeep = true', 'teacher: keep is true and kind is "dropout"'),
+        ('[clusterer]\nname = "consistency"', "clusterer: .*export --teacher"),
         ("[loss]\nadversarial = 0.1", "begins after 50000 steps, but run.max_steps is 4"),
         ("[supervision]\nfraction = 1\n[loss]\ndelta_v = 0", "loss.delta_v is 0"),
     ],

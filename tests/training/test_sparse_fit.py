@@ -15,7 +15,9 @@ from training.datasets import Sample
 from training.fit import fit
 from training.module import EmbeddingModule
 from training.patches import Patches
+from training.tuning import tune
 from zoo_models.checkpoint import Checkpoint
+from zoo_models.errors import CheckpointError
 
 SPARSE = """
 [supervision]
@@ -66,6 +68,31 @@ def test_ten_steps_with_a_fifth_of_the_labels_leave_a_checkpoint_of_the_student(
     metrics = (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text()
     for term in ("unlabeled_push", "consistency", "object", "pull"):
         assert f"train/{term}" in metrics
+
+
+@pytest.mark.parametrize("kind", ["momentum", "trained"])
+def test_a_kept_teacher_is_in_the_checkpoint_of_the_best_and_of_the_last_step(
+    config_file: Path, tmp_path: Path, kind: str
+) -> None:
+    without = sparse_config(config_file, kind)
+    config_file.write_text(config_file.read_text() + "keep = true\n")
+    config = load_config(config_file)
+    best = Checkpoint.load(fit(config, tmp_path / "run"))
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)["state_dict"]
+    for checkpoint in (best, tune(tmp_path / "run", config)):
+        assert checkpoint.teacher is not None
+        assert checkpoint.teacher.keys() == checkpoint.weights.keys()
+        head = checkpoint.teacher["valid.head.weight"]
+        assert not torch.equal(head, checkpoint.weights["valid.head.weight"])
+    assert torch.equal(head, state["teacher.network.head.weight"])  # of the tuned one
+    assert tune(tmp_path / "run", without).teacher is None  # unasked
+
+
+def test_a_teacher_is_only_kept_where_the_run_had_one(config_file: Path, tmp_path: Path) -> None:
+    fit(load_config(config_file), tmp_path / "run")
+    config_file.write_text(config_file.read_text() + "[teacher]\nkeep = true\n")
+    with pytest.raises(CheckpointError, match="holds no teacher to keep"):
+        tune(tmp_path / "run", load_config(config_file))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from training.sections import TeacherSection
-from training.teacher import Momentum, Shared, Trained, build_teacher
-from zoo_models.architectures.unet_valid import UNetValid
+from training.teacher import Momentum, Shared, Trained, build_teacher, named_as_in
+from zoo_models.architectures.unet_same import UNetSame
+from zoo_models.architectures.unet_valid import SameSizeUNet, UNetValid
+from zoo_models.checkpoint import answering_part
 
 Kind = Literal["momentum", "shared", "dropout", "trained"]
 
@@ -146,6 +149,23 @@ def test_a_teacher_that_is_the_student_leaves_its_running_statistics_alone(kind:
     teacher(kind, network)(images() + 3, network)
     for name, buffer in network.named_buffers():
         assert torch.equal(buffer, before[name]), name
+
+
+@pytest.mark.parametrize("architecture", [SameSizeUNet, UNetSame])
+def test_a_teachers_weights_get_the_names_of_the_whole_network(architecture: type) -> None:
+    torch.manual_seed(0)
+    network = architecture(width=4, levels=1, embedding_dim=3).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trained = Trained(answering_part(network))
+    named = named_as_in(network, trained.network.state_dict())
+    assert named.keys() == before.keys()
+    teacher = copy.deepcopy(network)
+    teacher.load_state_dict(named)
+    images = torch.rand(1, 1, 32, 32)
+    expected = trained.network.eval()(images)
+    assert torch.equal(answering_part(teacher)(images), expected)
+    assert not torch.equal(answering_part(network)(images), expected)
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
 
 
 @pytest.mark.slow

@@ -66,3 +66,13 @@ def test_every_shipped_model_is_whole(model: catalog.CatalogModel) -> None:
     for path in (model.config, model.card, sample, sample.with_name("labels.tif")):
         assert path.is_file()
     Checkpoint.load(model.checkpoint).network()  # the weights fit
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_a_shipped_checkpoint_is_read_and_written_unchanged(
+    model: catalog.CatalogModel, tmp_path: Path
+) -> None:
+    loaded = Checkpoint.load(model.checkpoint)
+    assert loaded.teacher is None
+    loaded.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == model.checkpoint.read_bytes()

@@ -64,7 +64,7 @@ def test_everything_comes_back(checkpoint: Checkpoint, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "new" / "net.safetensors")
     loaded = Checkpoint.load(tmp_path / "new" / "net.safetensors")
     for field in dataclasses.fields(Checkpoint):
-        if field.name != "weights":
+        if field.name != "weights":  # the teacher is None here
             assert getattr(loaded, field.name) == getattr(checkpoint, field.name), field.name
     assert loaded.weights.keys() == checkpoint.weights.keys()
     for name, weight in checkpoint.weights.items():
@@ -85,6 +85,44 @@ def test_the_rebuilt_network_gives_the_same_numbers_in_eval_mode(
     image = torch.rand(1, 2, *loaded.geometry.minimum)
     with torch.no_grad():
         assert torch.equal(network(image), original.eval()(image))
+
+
+def with_teacher(checkpoint: Checkpoint) -> Checkpoint:
+    teacher = {name: weight + 1 for name, weight in checkpoint.weights.items()}
+    return dataclasses.replace(checkpoint, teacher=teacher)
+
+
+def test_a_teacher_comes_back_beside_the_network(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    saved = with_teacher(checkpoint)
+    saved.save(tmp_path / "net.safetensors")
+    loaded = Checkpoint.load(tmp_path / "net.safetensors")
+    assert loaded.teacher is not None
+    assert loaded.weights.keys() == loaded.teacher.keys() == checkpoint.weights.keys()
+    for name, weight in checkpoint.weights.items():
+        assert torch.equal(loaded.weights[name], weight)
+        assert torch.equal(loaded.teacher[name], weight + 1)
+    expected = build_network("unet_valid", KWARGS)
+    expected.load_state_dict({name: w + 1 for name, w in checkpoint.weights.items()})
+    image = torch.rand(1, 2, *loaded.geometry.minimum)
+    with torch.no_grad():
+        assert torch.equal(loaded.teacher_network()(image), expected.eval()(image))
+    assert not loaded.teacher_network().training
+
+
+def test_a_checkpoint_without_a_teacher_says_how_to_get_one(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    checkpoint.save(tmp_path / "net.safetensors")
+    loaded = Checkpoint.load(tmp_path / "net.safetensors")
+    assert loaded.teacher is None
+    with pytest.raises(CheckpointError, match=r"no teacher: set keep = true in \[teacher\]"):
+        loaded.teacher_network()
+
+
+def test_a_teacher_of_another_network_is_refused(checkpoint: Checkpoint) -> None:
+    foreign = {"head.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="do not fit unet_valid"):
+        dataclasses.replace(checkpoint, teacher=foreign).teacher_network()
 
 
 def test_a_missing_voxel_size_comes_back_missing(checkpoint: Checkpoint, tmp_path: Path) -> None:

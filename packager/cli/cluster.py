@@ -58,7 +58,8 @@ def cluster(
     \b
     METHOD           TAKE IT
     basin_merging    first: quick on images of any size
-    mean_shift       to compare: one radius, delta_v, for all objects; slow
+    mean_shift       to compare with SPOCO's results: one radius, delta_v, for
+                     all objects; slow
     hdbscan_pixels   where delta_v does not fit the objects; slow, small images
     mutex_watershed  for dense tissue, objects that touch on all sides
     consistency      for models trained from few labels; drops what the model's

@@ -104,7 +104,7 @@ def test_labels_are_an_ome_tiff_with_axes_and_the_images_size(
         assert tiff.is_ome
         assert tiff.series[0].axes == "YX"
         assert tiff.series[0].shape == (48, 64)
-        assert tiff.series[0].dtype == np.uint16
+        assert tiff.series[0].dtype == np.uint32
 
 
 @pytest.mark.parametrize("shape", [(97, 131), (48, 203)])

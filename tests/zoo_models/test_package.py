@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ from packager.describe import RDF, Digests, describe
 from packager.weights import WEIGHTS, write_torchscript
 from tests.packager.conftest import CARD, disc_image, make_checkpoint, make_subject
 from zoo_models.checkpoint import Checkpoint, ClustererSettings, sha256
-from zoo_models.errors import PackageError
-from zoo_models.package import Package
-from zoo_models.postprocessing import CLUSTERERS, clusterer_file
+from zoo_models.errors import InputError, PackageError
+from zoo_models.package import Package, read_space
+from zoo_models.postprocessing import CLUSTERERS, build_clusterer, clusterer_file
+from zoo_models.prediction.clustering import ClustererOptions, EmbeddingSpace
 
 TORCHSCRIPT = WEIGHTS["torchscript"]
 CLUSTERER = next(iter(CLUSTERERS))
@@ -151,6 +154,41 @@ def test_another_version_of_the_clusterer_is_refused_whatever_its_settings(
     line = refusal(write(digest, "ab" * 32))
     for words in ("another version of clusterer", "abababababab", digest[:12], "export the"):
         assert words in line
+
+
+def test_what_it_tells_of_its_embeddings_is_the_checkpoints(
+    write: Callable[..., Path], checkpoint: Checkpoint
+) -> None:
+    changed = dataclasses.replace(checkpoint, delta_v=0.25)
+    source = write("delta_v: 0.5", "delta_v: 0.25")
+    for options in (ClustererOptions(), ClustererOptions(min_size=3, settings=("delta_d=3",))):
+        expected = options.applied(EmbeddingSpace.of_checkpoint(changed))
+        assert read_space(source, options) == expected
+        package = Package.load(source, options=options)
+        assert package.space == expected
+        assert vars(package.clusterer) == vars(build_clusterer(expected.clusterer))
+
+
+def test_channels_of_a_teacher_are_no_dimensions_of_the_network(
+    write: Callable[..., Path],
+) -> None:
+    package = Package.load(write("- embedding_2", "- teacher_0"))
+    assert (package.embedding_dim, package.space.dimensions) == (3, 2)
+
+
+def test_another_method_runs_whatever_the_version_of_the_packages_own(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(sha256(clusterer_file(CLUSTERER)), "ab" * 32)
+    copied = "a_copy_of_it"
+    monkeypatch.setitem(CLUSTERERS, copied, CLUSTERERS[CLUSTERER])
+    module = import_module(f"zoo_models.postprocessing.{CLUSTERER}")
+    monkeypatch.setitem(sys.modules, f"zoo_models.postprocessing.{copied}", module)
+    with pytest.raises(PackageError, match=r"another version.*--method"):
+        read_space(source)
+    assert read_space(source, ClustererOptions(method=copied)).clusterer.name == copied
+    with pytest.raises(InputError, match="'magic': expected one of"):
+        read_space(source, ClustererOptions(method="magic"))
 
 
 def test_weights_that_are_not_those_described_are_refused(

@@ -50,7 +50,7 @@ def write_labels(
     voxel_size_um: VoxelSize | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write labels as OME-TIFF: uint16 if they fit, else uint32, compressed without loss.
+    """Write labels as OME-TIFF of uint32, compressed without loss.
 
     The file appears under its name only when it is complete. Missing folders are made.
 
@@ -72,7 +72,7 @@ def write_labels(
         raise OutputExistsError(
             f"{path}: exists already, expected a new name: choose another or pass --overwrite"
         )
-    stored = labels.astype(np.uint16 if labels.max(initial=0) < 2**16 else np.uint32)
+    stored = labels.astype(np.uint32)
     metadata: dict[str, Any] = {"axes": axes.upper()}
     for axis, size in zip(axes.upper(), voxel_size_um or (), strict=False):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}

@@ -194,8 +194,8 @@ def _zarr_array(place: ArrayPlace) -> Iterator[tuple[Any, str]]:
 
 def _not_installed(place: ArrayPlace, library: str) -> InputError:
     return InputError(
-        f"{place}: is read with {library}, which is not installed; run "
-        f"'pip install {library}', or store the array as .npy"
+        f"{place}: is read with {library}, which is not installed; pip install 'spoco-zoo[large]' "
+        "brings it, or store the array as .npy"
     )
 
 

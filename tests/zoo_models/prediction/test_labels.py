@@ -28,17 +28,15 @@ def labels_of(*shape: int, largest: int = 300, dtype: Any = np.int64) -> Labels:
 
 
 @pytest.mark.parametrize(("shape", "axes"), [((16, 12), "yx"), ((3, 16, 12), "zyx")])
-@pytest.mark.parametrize(
-    ("largest", "dtype"), [(65535, "uint16"), (65536, "uint32"), (2**32 - 1, "uint32")]
-)
-def test_labels_come_back_with_their_values_axes_and_the_smallest_dtype(
-    tmp_path: Path, shape: tuple[int, ...], axes: str, largest: int, dtype: str
+@pytest.mark.parametrize("largest", [300, 65535, 65536, 2**32 - 1])
+def test_labels_come_back_with_their_values_and_axes_as_uint32(
+    tmp_path: Path, shape: tuple[int, ...], axes: str, largest: int
 ) -> None:
     labels = labels_of(*shape, largest=largest)
     path = tmp_path / "out" / "a.ome.tif"
     write_labels(path, labels, axes=axes)
     back = read_labels(path)
-    assert back.dtype == dtype
+    assert back.dtype == np.uint32
     np.testing.assert_array_equal(back, labels)
     with tifffile.TiffFile(path) as tiff:
         assert tiff.is_ome

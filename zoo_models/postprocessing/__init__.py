@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from zoo_models.checkpoint import ClustererSettings
 from zoo_models.errors import InputError
 
-CLUSTERERS = {"basin_merging": "BasinMerging"}
+CLUSTERERS = {
+    "basin_merging": "BasinMerging",
+    "consistency": "ConsistencyClustering",
+}
 """File in this folder -> the one public class in it."""
 
 

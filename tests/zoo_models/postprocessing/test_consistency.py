@@ -158,6 +158,18 @@ def test_an_object_that_the_teacher_merges_with_a_larger_one_is_dropped_and_the_
     np.testing.assert_array_equal(found, categories == 1)  # IoU 0.75 and 0.25
 
 
+def test_small_objects_in_a_large_image_that_the_teacher_sees_in_pairs_are_dropped() -> None:
+    """So small that the first look, at some of the pixels, cannot tell."""
+    objects = np.arange(100)
+    places = 4 * np.random.default_rng(0).permutation(np.eye(100, dtype=np.float32))
+    paired = np.where(objects < 60, objects // 2 * 2, objects)  # 0 with 1, ..., 58 with 59
+    categories = np.kron(objects.reshape(10, 10), np.ones((5, 5), np.int64))
+    both = stacked(embed(categories, places), embed(paired[categories], places))
+    assert categories.size > consistency.PART * 25 * 2
+    found = ConsistencyClustering()(both, np.ones(categories.shape, bool))
+    assert_same_partition(found, np.where(categories < 60, 0, categories))
+
+
 def test_agreement_is_more_than_the_threshold() -> None:
     categories = np.ones((10, 20), np.int32)
     categories[:, 15:] = 2  # the teacher sees one object: IoU 0.75 for the larger

@@ -42,8 +42,8 @@ def _find(parent: Nodes, node: int) -> int:
 
 
 @numba.njit(cache=True)
-def _key(number: int, a: int, b: int) -> int:
-    return np.int64(min(a, b)) * number + max(a, b)
+def _key(number: int, a: int, b: int) -> np.int64:
+    return np.int64(min(a, b)) * np.int64(number) + np.int64(max(a, b))
 
 
 @numba.njit(cache=True)

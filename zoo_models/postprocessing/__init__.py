@@ -15,6 +15,9 @@ from zoo_models.errors import InputError
 CLUSTERERS = {
     "basin_merging": "BasinMerging",
     "consistency": "ConsistencyClustering",
+    "hdbscan_pixels": "HdbscanPixels",
+    "mean_shift": "MeanShift",
+    "mutex_watershed": "MutexWatershed",
 }
 """File in this folder -> the one public class in it."""
 

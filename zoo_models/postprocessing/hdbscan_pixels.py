@@ -1,6 +1,8 @@
 """HDBSCAN on pixel embeddings (the library `hdbscan`), noise left out or flooded.
 
-1. the density-based clusters of all embeddings; what is in none of them is noise, and 0
+1. the density-based clusters of all embeddings; what is in none of them is noise, and 0. Pixels of
+   exactly the same embedding belong together: a distance of 0 is an infinite density to the
+   library, which then splits at will, as where the image is blank
 2. with `fill`, for dense tissue, noise is flooded from the clusters. Of all paths through noise to
    a cluster a pixel takes the one whose largest step in embedding is smallest (a watershed cut)::
 
@@ -9,9 +11,9 @@
    noise from which no path of direct neighbours leads to a cluster stays 0
 3. connected pieces of at least min_size pixels are the instances
 
-One thread, so that the result is the same everywhere. It knows no single cluster: an image, or a
-foreground, of one instance only has none. This file travels inside packages and imports numpy,
-scipy and hdbscan only.
+One thread, so that the result is the same everywhere. The library knows no single cluster: where
+embeddings vary around one place only, all is noise. This file travels inside packages and imports
+numpy, scipy and hdbscan only.
 """
 
 from __future__ import annotations
@@ -79,9 +81,9 @@ class HdbscanPixels:
         ):  # two clusters, or one and noise, need more
             return image
         method = hdbscan.HDBSCAN(min_cluster_size=self.min_cluster, core_dist_n_jobs=1)
-        cluster = method.fit_predict(embeddings[:, inside].T.astype(np.float64))
-        number = cluster.max() + 1
-        if number == 0:
+        pixels = embeddings[:, inside].T.astype(np.float64)
+        cluster = _equals_together(pixels, method.fit_predict(pixels))
+        if cluster.max() == NOISE:
             return image
         largest = np.bincount(cluster[cluster != NOISE]).argmax() + 1
         image[inside] = cluster + 1
@@ -90,6 +92,19 @@ class HdbscanPixels:
         if foreground is None and len(self.background) == 0:
             image[image == largest] = 0
         return _pieces(image, self.min_size)
+
+
+def _equals_together(pixels: NDArray[np.float64], cluster: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Clusters (N,) 0..n-1 or NOISE, joined where they share an embedding of the pixels (N, D)."""
+    number = cluster.max() + 1
+    _, same = np.unique(pixels, axis=0, return_inverse=True)
+    in_one = cluster != NOISE
+    edges = np.ones(np.count_nonzero(in_one), bool), (cluster[in_one], number + same[in_one])
+    graph = coo_array(edges, (number + same.max() + 1,) * 2)
+    component = connected_components(graph, directed=False)[1]
+    joined: NDArray[np.intp] = component[number + same].astype(np.intp)
+    joined[~np.isin(joined, component[:number])] = NOISE
+    return joined
 
 
 def _flooded(embeddings: Floats, clusters: Labels, inside: Mask) -> Labels:
@@ -176,4 +191,5 @@ def _pieces(clusters: Labels, min_size: int) -> Labels:
     sizes = np.bincount(piece[clusters.ravel() > 0], minlength=number)
     kept = sizes >= max(min_size, 1)
     label = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return label[piece].reshape(clusters.shape)
+    pieces: Labels = label[piece].reshape(clusters.shape)
+    return pieces

@@ -203,9 +203,9 @@ def _strongest(
 
 def _merged(pixels: Doubles, cluster: NDArray[np.intp], limit: float) -> NDArray[np.int32]:
     """Step 4: cluster (N,) -> one number for clusters with means nearer than `limit`, (N,)."""
-    sizes = np.maximum(np.bincount(cluster), 1)
-    means = np.stack([np.bincount(cluster, channel) for channel in pixels.T], axis=1)
-    means /= sizes[:, None]
+    sizes = np.maximum(np.bincount(cluster), 1)  # a mode may be the nearest one of no pixel
+    sums = np.stack([np.bincount(cluster, channel) for channel in pixels.T], axis=1)
+    means = sums / sizes[:, None]
     pairs = cKDTree(means).query_pairs(limit, output_type="ndarray")
     first, second = pairs[np.linalg.norm(means[pairs[:, 0]] - means[pairs[:, 1]], axis=1) < limit].T
     graph = coo_array((np.ones(first.size, bool), (first, second)), (len(means),) * 2)
@@ -265,4 +265,5 @@ def _pieces(clusters: Labels, min_size: int) -> Labels:
     sizes = np.bincount(piece[clusters.ravel() > 0], minlength=number)
     kept = sizes >= max(min_size, 1)
     label = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return label[piece].reshape(clusters.shape)
+    pieces: Labels = label[piece].reshape(clusters.shape)
+    return pieces

@@ -163,8 +163,8 @@ def _without_background(
 ) -> NDArray[np.intp]:
     """Clusters (N,) 0..n-1 of pixels (D, N) -> 1..n, the largest and those that look alike 0."""
     sizes = np.bincount(clusters)
-    means = np.stack([np.bincount(clusters, channel) for channel in pixels], axis=1)
-    means /= sizes[:, None]
+    sums = np.stack([np.bincount(clusters, channel) for channel in pixels], axis=1)
+    means = sums / sizes[:, None]
     apart = np.linalg.norm(means - means[sizes.argmax()], axis=1)
     return np.where(apart[clusters] < delta_d, 0, clusters + 1)
 
@@ -228,4 +228,5 @@ def _pieces(clusters: Labels, min_size: int) -> Labels:
     sizes = np.bincount(piece[clusters.ravel() > 0], minlength=number)
     kept = sizes >= max(min_size, 1)
     label = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return label[piece].reshape(clusters.shape)
+    pieces: Labels = label[piece].reshape(clusters.shape)
+    return pieces

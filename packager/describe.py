@@ -88,7 +88,7 @@ def describe(subject: Subject, digests: Digests) -> str:
         "tags": list(card.tags),
         "documentation": README,
         "covers": [COVER],
-        "attachments": [digests.of(f"{subject.checkpoint.clusterer.name}.py")],
+        "attachments": [digests.of(f"{product.clusterer.name}.py")],
         "inputs": [_input(subject, digests)],
         "outputs": [_output(product, digests)],
         **_training_data(card),
@@ -186,7 +186,7 @@ def _training_data(card: Card) -> Entry:
 def _config(subject: Subject, digests: Digests) -> Entry:
     """What our own `predict` needs, where the model comes from, and the certificate."""
     checkpoint = subject.checkpoint
-    geometry, clusterer = checkpoint.geometry, checkpoint.clusterer
+    geometry, clusterer = checkpoint.geometry, subject.product.clusterer
     return {
         "version": CONFIG_VERSION,
         "kind": subject.product.kind,

@@ -59,7 +59,7 @@ def _setting(name: str, value: object) -> str:
 
 def _what_it_gives(subject: Subject) -> str:
     checkpoint, kind = subject.checkpoint, subject.product.kind
-    clusterer = checkpoint.clusterer
+    clusterer = subject.product.clusterer
     settings = ", ".join(_setting(k, v) for k, v in clusterer.settings.items()) or "its defaults"
     embeddings = (
         f"a vector of {checkpoint.embedding_dim} numbers, its embedding. Pixels of one instance "
@@ -67,6 +67,11 @@ def _what_it_gives(subject: Subject) -> str:
         f"instances at least 2 delta_d = {2 * checkpoint.delta_d:g} apart. The channels are not "
         "probabilities."
     )
+    if subject.product.with_teacher:
+        embeddings += (
+            f" Then {checkpoint.embedding_dim} more, the embedding by the teacher, which the "
+            "network was compared with in training: instances are kept where both agree."
+        )
     told = {
         "embeddings": f"For each pixel {embeddings}\n\nInstances come from clustering the "
         f"stitched embeddings once, with the attached `{clusterer.name}.py` ({settings}). "

@@ -31,7 +31,7 @@ from packager.certificate import Certificate
 from packager.certify import certify, expect_promised
 from packager.describe import COVER, RDF, README, Digests, Subject, describe
 from packager.documents import cover, readme
-from packager.kinds import KindName, Product, Target, expect_title_fits
+from packager.kinds import Product, Wanted, expect_title_fits
 from packager.kinds import product as make_product
 from packager.sample_tensors import TENSORS
 from packager.weights import WEIGHTS, WeightFormat
@@ -75,14 +75,13 @@ def export(
     source: Checkpoint,
     card: Card,
     out: Path,
+    wanted: Wanted = Wanted(),  # noqa: B008 (frozen)
     *,
-    kind: KindName | None = None,
-    target: Target | None = None,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write a package that bioimageio.core, ilastik and JDLL load, and that tiles as it promises.
 
-    `kind` and `target`: see `packager.kinds`; by default embeddings, for every consumer.
+    `wanted`: see `packager.kinds`; by default embeddings, for every consumer.
 
     Raises:
         OutputExistsError: `out` exists and `overwrite` is false.
@@ -90,7 +89,13 @@ def export(
         ExportError: the package did not pass; nothing is left of it.
     """
     _refuse_impossible(source, card, out, overwrite=overwrite)
-    product = make_product(source, card.input_channels, kind=kind, target=target)
+    product = make_product(
+        source,
+        card.input_channels,
+        kind=wanted.kind,
+        target=wanted.target,
+        teacher=wanted.teacher,
+    )
     expect_title_fits(card.title, product.kind)
     with tempfile.TemporaryDirectory(prefix="spoco-zoo-") as folder:
         build = Path(folder, "build")
@@ -98,7 +103,7 @@ def export(
         image = _write_graph(source, card, product, build)
         differences = _differences(product, build)
         certificate = certify(product, build, source.normalisation)
-        expect_promised(certificate, product, target)
+        expect_promised(certificate, product, wanted.target)
         _write_words(Subject(source, card, product, certificate), image, build)
         package = zip_folder(build, Path(folder, out.name))
         validate(package)
@@ -156,7 +161,7 @@ def _write_weights(product: Product, example: torch.Tensor, build: Path) -> None
 
 def _copy_shipped(source: Checkpoint, product: Product, build: Path) -> None:
     """The very files that run here: the clusterer's, and the network's where it is rebuilt."""
-    files = [clusterer_file(source.clusterer.name)]
+    files = [clusterer_file(product.clusterer.name)]
     if "pytorch_state_dict" in product.formats:
         files.append(Path(architectures.__file__).with_name(f"{source.architecture}.py"))
     for file in files:
@@ -165,10 +170,11 @@ def _copy_shipped(source: Checkpoint, product: Product, build: Path) -> None:
 
 def _write_words(subject: Subject, image: NDArray[np.float32], build: Path) -> None:
     """Cover, README and description; the cover shows the sample image as it will be segmented."""
-    source = subject.checkpoint
-    embeddings = sample_tensors.embed(source, source.normalisation.apply(image))
-    labels = build_clusterer(source.clusterer)(embeddings)
-    (build / COVER).write_bytes(cover(image, embeddings, labels))
+    source, product = subject.checkpoint, subject.product
+    normalised = source.normalisation.apply(image)
+    embeddings = sample_tensors.embed(source, normalised, with_teacher=product.with_teacher)
+    labels = build_clusterer(product.clusterer)(embeddings)
+    (build / COVER).write_bytes(cover(image, embeddings[: source.embedding_dim], labels))
     (build / README).write_text(readme(subject), encoding="utf-8", newline="\n")
     description = describe(subject, _digests(source, build))
     (build / RDF).write_text(description, encoding="utf-8", newline="\n")

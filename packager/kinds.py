@@ -7,6 +7,9 @@
 | instances  | raw image  | labels                  | nothing: one pass, images of any size   |
 | clusterer  | embeddings | labels                  | nothing: one pass, images of any size   |
 
+Embeddings on request come with those of the teacher, stacked: 2 D per pixel, which consistency
+clustering compares.
+
 Labels cannot be tiled: an instance that two tiles share would get two numbers. The graphs of the
 last two pad inside themselves and declare min 1, step 1, no halo, so that core's whole mode and
 JDLL's default (one tile up to 50 million pixels) give them every image in one piece.
@@ -20,12 +23,15 @@ from typing import Literal, get_args
 import torch
 
 from packager.consumers.placement import DeclaredAxis
+from packager.graphs.beside_teacher import beside_teacher
 from packager.graphs.boundaries import boundaries_graph
 from packager.graphs.instances import clusterer_graph, instances_graph
 from packager.weights import WeightFormat
-from zoo_models.checkpoint import Checkpoint
-from zoo_models.errors import InputError
+from zoo_models.checkpoint import Checkpoint, ClustererSettings
+from zoo_models.errors import ExportError, InputError
 from zoo_models.geometry import TileGeometry
+from zoo_models.package import TEACHER_CHANNEL
+from zoo_models.prediction.clustering import ClustererOptions, EmbeddingSpace
 
 KindName = Literal["embeddings", "instances", "clusterer", "boundaries"]
 KINDS: tuple[KindName, ...] = get_args(KindName)
@@ -41,6 +47,15 @@ FIXED_TILE = {2: 1024, 3: 160}
 """Largest edge of the fixed input size that makes JDLL tile; by number of space axes."""
 
 IMAGE, EMBEDDINGS = "input", "embeddings"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which of a checkpoint's packages to make; the arguments of `product`."""
+
+    kind: KindName | None = None
+    target: Target | None = None
+    teacher: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,8 +79,10 @@ class Product:
         grid: per axis, image sizes that tile exactly are multiples of it (JDLL, core); 1: one pass.
         formats: weight files to write; a state dict needs its network's source beside it, which
             graphs composed here do not have.
+        clusterer: what makes instances of the embeddings.
         scripted: the graph has loops, so it is scripted, not traced.
         takes_image: the tensor it takes is the raw image, to be normalised first.
+        with_teacher: of the channels it gives the second half is the teacher's.
     """
 
     kind: KindName
@@ -75,8 +92,10 @@ class Product:
     axes: tuple[DeclaredAxis, ...]
     grid: tuple[int, ...]
     formats: tuple[WeightFormat, ...]
+    clusterer: ClustererSettings
     scripted: bool = False
     takes_image: bool = True
+    with_teacher: bool = False
 
     @property
     def one_pass(self) -> bool:
@@ -94,18 +113,26 @@ def product(
     *,
     kind: KindName | None = None,
     target: Target | None = None,
+    teacher: bool = False,
 ) -> Product:
     """The package of `kind` made for `target`; without a kind the one that serves it best.
+
+    With `teacher` it gives the teacher's embeddings, too.
 
     JDLL never tiles a declaration with a step, and hangs above 50 million pixels, so for "fiji" the
     kinds that can be tiled get a fixed input size.
 
     Raises:
-        ExportError: the checkpoint lacks what the kind needs.
+        ExportError: the checkpoint lacks what the kind needs, or the teacher.
+        InputError: a teacher for another kind than embeddings.
     """
     kind = kind or (SERVED_BEST[target] if target else "embeddings")
+    if teacher:
+        _expect_teacher(checkpoint, kind)
     image = TensorPlan(IMAGE, "Raw image, unscaled", image_channels)
     made = _MAKERS[kind](checkpoint, image)
+    if teacher:
+        made = _beside_teacher(checkpoint, made)
     if target == "fiji" and not made.one_pass:
         made = replace(made, axes=tuple(_fixed(axis, len(made.axes)) for axis in made.axes))
     return made
@@ -125,7 +152,46 @@ def _embeddings(checkpoint: Checkpoint, image: TensorPlan) -> Product:
         axes=_declared(checkpoint.geometry),
         grid=checkpoint.geometry.period,
         formats=("pytorch_state_dict", "torchscript", "onnx"),
+        clusterer=checkpoint.clusterer,
     )
+
+
+def _expect_teacher(checkpoint: Checkpoint, kind: KindName) -> None:
+    if kind != "embeddings":
+        raise InputError(
+            f"Found kind {kind!r} with a teacher, expected embeddings: the teacher is there for "
+            "clustering afterwards; add --kind embeddings, or leave --teacher out."
+        )
+    if checkpoint.teacher is None:
+        raise ExportError(
+            "The checkpoint holds no teacher: train with keep = true in [teacher] of the "
+            "configuration, or run 'spoco-zoo tune' with it on a run that had a teacher of its own "
+            "(kind momentum or trained)."
+        )
+
+
+def _beside_teacher(checkpoint: Checkpoint, made: Product) -> Product:
+    """Embeddings of both. The state dict goes: no one source file rebuilds two networks."""
+    dim = checkpoint.embedding_dim
+    return replace(
+        made,
+        graph=beside_teacher(checkpoint),
+        gives=replace(
+            made.gives,
+            description="Pixel embeddings of the network, then those of its teacher, to be "
+            "clustered into instances where both agree; not probabilities",
+            channels=made.gives.channels + tuple(f"{TEACHER_CHANNEL}{i}" for i in range(dim)),
+        ),
+        formats=("torchscript", "onnx"),
+        clusterer=_consistency(checkpoint),
+        with_teacher=True,
+    )
+
+
+def _consistency(checkpoint: Checkpoint) -> ClustererSettings:
+    """At the margins of training; with what the checkpoint knows of instances and background."""
+    wanted = ClustererOptions(method="consistency")
+    return wanted.applied(EmbeddingSpace.of_checkpoint(checkpoint)).clusterer
 
 
 def _boundaries(checkpoint: Checkpoint, image: TensorPlan) -> Product:
@@ -141,6 +207,7 @@ def _boundaries(checkpoint: Checkpoint, image: TensorPlan) -> Product:
         axes=_declared(geometry),
         grid=geometry.period,
         formats=("torchscript", "onnx"),
+        clusterer=checkpoint.clusterer,
     )
 
 
@@ -163,7 +230,15 @@ def _in_one_pass(
     ndim = checkpoint.geometry.ndim
     any_size = (DeclaredAxis(minimum=1, step=1),) * ndim
     return Product(
-        kind, graph, takes, LABELS, any_size, (1,) * ndim, formats=("torchscript",), scripted=True
+        kind,
+        graph,
+        takes,
+        LABELS,
+        any_size,
+        grid=(1,) * ndim,
+        formats=("torchscript",),
+        clusterer=checkpoint.clusterer,
+        scripted=True,
     )
 
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from packager.consumers.placement import DeclaredAxis
+from packager.graphs.beside_teacher import beside_teacher
 from packager.kinds import Product
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.geometry import Box
@@ -118,13 +119,19 @@ def make_pair(checkpoint: Checkpoint, product: Product, image: NDArray[np.float3
     return TensorPair(np.ascontiguousarray(crop[None]), given)
 
 
-def embed(checkpoint: Checkpoint, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Embeddings D(z)yx of a normalised image c(z)yx, tiled as `spoco-zoo predict` does."""
+def embed(
+    checkpoint: Checkpoint, image: NDArray[np.float32], *, with_teacher: bool = False
+) -> NDArray[np.float32]:
+    """Embeddings D(z)yx of a normalised image c(z)yx, tiled as `spoco-zoo predict` does.
+
+    With the teacher 2 D channels: the network's, then the teacher's.
+    """
     geometry = checkpoint.geometry
     limit = TILE_LIMIT[geometry.ndim]
     grid = BlockGrid.covering(image.shape[1:], geometry, tile_limit=limit)
-    dim = checkpoint.embedding_dim
-    return predict_embeddings(checkpoint.network(), image, grid, embedding_dim=dim)
+    network = beside_teacher(checkpoint) if with_teacher else checkpoint.network()
+    dim = checkpoint.embedding_dim * (2 if with_teacher else 1)
+    return predict_embeddings(network, image, grid, embedding_dim=dim)
 
 
 def write_npy(path: Path, tensor: NDArray[np.float32]) -> None:

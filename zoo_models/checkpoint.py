@@ -154,7 +154,9 @@ class Checkpoint:
             raise OutputExistsError(f"{path} exists already: choose another name or overwrite.")
         header = {"format": FORMAT, **_header(self)}
         partial = path.with_name(path.name + ".part")
-        tensors = {**self.weights, **{TEACHER + k: v for k, v in (self.teacher or {}).items()}}
+        # the format refuses tensors that share memory, as two networks' may
+        teacher = {TEACHER + k: v.clone() for k, v in (self.teacher or {}).items()}
+        tensors = {**self.weights, **teacher}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,10 @@ def export(
         Literal["ilastik", "fiji", "core"] | None,
         typer.Option("--for", help="Make it for one consumer instead of for all."),
     ] = None,
+    teacher: Annotated[
+        bool,
+        typer.Option("--teacher", help="Embeddings of the teacher, too: consistency clustering."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the package.")] = False,
 ) -> None:
     """Write a package that passes the zoo's own tests and tiles exactly; leaves nothing else.
@@ -34,10 +38,14 @@ def export(
     and boundary for ilastik, tiled. instances: labels, one pass per image. clusterer: labels from
     stitched embeddings. --for ilastik gives boundaries, fiji instances, core embeddings; with
     --kind embeddings or boundaries, fiji gets a fixed input size, which it needs for tiling.
+
+    --teacher, for checkpoints trained with [teacher] keep = true: embeddings of the network, then
+    those of its teacher; `spoco-zoo predict` leaves objects out on which the two do not agree.
     """
     from packager.card import Card
     from packager.cli.outputs import expect_writable
     from packager.export import export as write_package
+    from packager.kinds import Wanted
     from zoo_models.catalog import find_model
     from zoo_models.checkpoint import Checkpoint
 
@@ -49,9 +57,8 @@ def export(
         checkpoint, card = model.checkpoint, card or model.card
     loaded = Checkpoint.load(checkpoint)
     expect_writable(out.parent)
-    report = write_package(
-        loaded, Card.load(card), out, kind=kind, target=target, overwrite=overwrite
-    )
+    wanted = Wanted(kind, target, teacher)
+    report = write_package(loaded, Card.load(card), out, wanted, overwrite=overwrite)
     _tell(report)
 
 

@@ -15,7 +15,7 @@ from packager.certify import certify, expect_promised, position_rich
 from packager.consumers import core, ilastik, jdll
 from packager.kinds import KindName, Product, product
 from packager.weights import WEIGHTS, write_torchscript
-from zoo_models.checkpoint import Checkpoint
+from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import ExportError
 
 NAMES = (core.NAME, ilastik.NAME, jdll.NAME)
@@ -176,4 +176,6 @@ def test_no_two_places_of_a_test_image_look_alike() -> None:
 def _any_product() -> Product:
     from packager.kinds import LABELS
 
-    return Product("embeddings", nn.Identity(), LABELS, LABELS, (), (), ())
+    return Product(
+        "embeddings", nn.Identity(), LABELS, LABELS, (), (), (), ClustererSettings("none")
+    )

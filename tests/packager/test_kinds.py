@@ -18,7 +18,7 @@ from packager import weights
 from packager.card import Card
 from packager.consumers import core, jdll
 from packager.export import export
-from packager.kinds import KINDS, KindName, product
+from packager.kinds import KINDS, KindName, Wanted, product
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import InputError, PackageError
 from zoo_models.package import Package
@@ -51,7 +51,7 @@ def packages(
     folder = tmp_path_factory.mktemp("kinds")
     short = card.model_copy(update={"title": "Discs"})
     kinds: list[KindName] = ["boundaries", "instances", "clusterer"]
-    return {k: export(knowing, short, folder / f"{k}.zip", kind=k).package for k in kinds}
+    return {k: export(knowing, short, folder / f"{k}.zip", Wanted(k)).package for k in kinds}
 
 
 def description(package: Path) -> dict[str, Any]:
@@ -184,5 +184,5 @@ def test_a_title_too_long_for_its_kind_is_refused_at_once(
 ) -> None:
     long = card.model_copy(update={"title": "x" * 60})
     with pytest.raises(InputError, match=r"72 characters.*64"):
-        export(knowing, long, tmp_path / "x.zip", kind="instances")
+        export(knowing, long, tmp_path / "x.zip", Wanted("instances"))
     assert not list(tmp_path.iterdir())

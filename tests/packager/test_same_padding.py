@@ -15,7 +15,7 @@ from packager.card import Card
 from packager.documents import readme
 from packager.export import ExportReport, export
 from packager.graphs.boundaries import boundaries_graph
-from packager.kinds import Product, product
+from packager.kinds import Product, Wanted, product
 from tests.packager.conftest import disc_image, make_checkpoint, make_subject, randomise_statistics
 from tests.packager.test_export import description
 from zoo_models.checkpoint import Checkpoint, ClustererSettings, build_network
@@ -123,6 +123,6 @@ def test_a_group_norm_is_refused_with_the_reason_and_what_to_do(
 
     monkeypatch.setattr(exporting, "make_product", without_onnx)
     with pytest.raises(ExportError, match=r"group.* norm.*train with norm 'batch' or 'none'") as it:
-        export(same_padded("group"), card, tmp_path / "group.zip", kind=kind)
+        export(same_padded("group"), card, tmp_path / "group.zip", Wanted(kind))
     assert "\n" not in str(it.value)
     assert not list(tmp_path.iterdir())

@@ -109,6 +109,16 @@ def test_a_teacher_comes_back_beside_the_network(checkpoint: Checkpoint, tmp_pat
     assert not loaded.teacher_network().training
 
 
+def test_a_teacher_that_shares_tensors_with_the_network_is_written_too(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    same = dataclasses.replace(checkpoint, teacher=checkpoint.weights)
+    same.save(tmp_path / "net.safetensors")
+    loaded = Checkpoint.load(tmp_path / "net.safetensors").teacher
+    assert loaded is not None
+    assert all(torch.equal(loaded[name], w) for name, w in checkpoint.weights.items())
+
+
 def test_a_checkpoint_without_a_teacher_says_how_to_get_one(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:

@@ -136,7 +136,8 @@ def _flooded(embeddings: Floats, clusters: Labels, inside: Mask) -> Labels:
     number, component = connected_components(forest, directed=False)
     label = np.zeros(number, np.int32)
     label[component[sources]] = clusters.ravel()[sources]
-    return np.where(inside, label[component[:-1]].reshape(clusters.shape), 0)
+    flooded: Labels = label[component[:-1]].reshape(clusters.shape)
+    return flooded
 
 
 def _check_margins(delta_v: float, delta_d: float) -> None:

@@ -129,6 +129,13 @@ def test_a_mode_of_fewer_than_min_size_pixels_is_none_and_its_pixels_go_to_the_n
     assert np.count_nonzero(alone == alone[6, 5]) == 1
 
 
+def test_of_ends_within_delta_v_of_each_other_the_heaviest_is_the_mode() -> None:
+    ends = np.array([[0.0], [0.4], [0.8], [3.0]])
+    modes, weights = mean_shift._strongest(ends, np.array([5, 9, 7, 11]), 0.5)
+    assert modes.tolist() == [[3.0], [0.4]]
+    assert weights.tolist() == [11, 9]
+
+
 def test_the_bandwidth_decides_what_is_one_cluster() -> None:
     categories = np.repeat([[0, 1, 2]], 6, axis=0).repeat(6, axis=1)
     places = np.array([[0], [0.3], [3]], np.float32)

@@ -139,8 +139,7 @@ def _count(places: Doubles, pixels: Doubles, radius: float) -> NDArray[np.intp]:
     """How many of pixels (N, D) are within `radius` of each of places (M, D), (M,)."""
     counts = np.zeros(len(places), np.intp)
     for start in range(0, len(pixels), COLUMNS):
-        near = _squared(places, pixels[start : start + COLUMNS]) <= radius**2
-        counts += np.count_nonzero(near, axis=1)
+        counts += (_squared(places, pixels[start : start + COLUMNS]) <= radius**2).sum(axis=1)
     return counts
 
 
@@ -297,4 +296,5 @@ def _pieces(clusters: Labels, min_size: int) -> Labels:
     sizes = np.bincount(piece[clusters.ravel() > 0], minlength=number)
     kept = sizes >= max(min_size, 1)
     label = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return label[piece].reshape(clusters.shape)
+    pieces: Labels = label[piece].reshape(clusters.shape)
+    return pieces

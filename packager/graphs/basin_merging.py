@@ -83,6 +83,7 @@ class BasinMergingGraph(nn.Module):
         flat = groups.reshape(-1)
         total = torch.bincount(flat, distance.reshape(-1).double())
         limit = (total / torch.bincount(flat).clamp_min(1)).mul_(self.solid)
+        limit[0] = 0
         return pieces(groups, distance < limit[groups], self.min_size)
 
     def from_background(self, embeddings: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ NEVER = {
 }  # fmt: skip
 NEVER_CALLED = {"__import__", "breakpoint", "compile", "eval", "exec", "input", "open", "print"}
 MAX_LINES = 300
+LONGER = {"basin_merging.py": 520}
+"""See docs/decisions/0010-labels-across-blocks.md."""
 
 # Runs in a fresh process, where importing anything of ours is an error: loads the file as the
 # zoo's runtimes do, under another module name.
@@ -103,7 +105,7 @@ def test_a_shipped_file_neither_reads_nor_prints_nor_runs_text(path: Path) -> No
 @every_file
 def test_a_shipped_file_is_short_and_says_what_it_is(path: Path) -> None:
     source = path.read_text()
-    assert len(source.splitlines()) <= MAX_LINES
+    assert len(source.splitlines()) <= LONGER.get(path.name, MAX_LINES)
     assert ast.get_docstring(ast.parse(source))
 
 

@@ -42,12 +42,14 @@ class BasinMerging(shipped.BasinMerging):
         shape = embeddings.shape[1:]
         return distance.reshape(shape), height.reshape(shape)
 
-    def basins(self, height: Floats, inside: Mask) -> tuple[Integers, Labels, Integers]:
-        walled = _as_volume(np.where(inside, height, np.float32(np.inf)), 3)
-        target = _downhill(walled)
-        roots, basins = _roots(target, inside.ravel())
-        _follow(target, basins, inside.ravel(), 8 * numba.get_num_threads())
-        return target.reshape(height.shape), basins.reshape(height.shape), roots
+    def downhill(self, height: Floats, inside: Mask) -> Integers:
+        walled = np.where(inside, height, np.float32(np.inf))
+        return _downhill(_as_volume(walled, 3)).reshape(height.shape)
+
+    def basins(self, target: Integers, inside: Mask) -> tuple[Labels, Integers]:
+        roots, basins = _roots(target.ravel(), inside.ravel())
+        _follow(target.ravel(), basins, inside.ravel(), 8 * numba.get_num_threads())
+        return basins.reshape(inside.shape), roots
 
     def settled(self, embeddings: Floats, target: Integers, labels: Labels) -> Labels:
         volume = _as_volume(labels, 3)
@@ -245,56 +247,72 @@ def _ahead(target: Integers, pixel: int) -> int:
     return pixel
 
 
+@numba.njit(cache=True)
+def _mark(meets: Mask, here: Labels, there: Labels) -> None:
+    """Mark the pixels of a row beside which, in the other row, lies another label."""
+    for x in range(len(here)):
+        meets[x] |= (here[x] != there[x]) & (here[x] > 0) & (there[x] > 0)
+
+
 @numba.njit(cache=True, parallel=True)
 def _settled(e: Floats, target: Integers, labels: Labels) -> Labels:
     planes, rows, width = labels.shape
     flat, old = e.reshape(e.shape[0], -1), labels.ravel()
-    new = labels.copy()
+    settled = labels.copy()
+    new = settled.ravel()
     for line in numba.prange(planes * rows):
         z, y = line // rows, line % rows
-        beside = np.empty(6, np.int64)
+        here, meets = labels[z, y], np.zeros(width, np.bool_)
+        _mark(meets[1:], here[1:], here[:-1])
+        _mark(meets[:-1], here[:-1], here[1:])
+        if y > 0:
+            _mark(meets, here, labels[z, y - 1])
+        if y + 1 < rows:
+            _mark(meets, here, labels[z, y + 1])
+        if z > 0:
+            _mark(meets, here, labels[z - 1, y])
+        if z + 1 < planes:
+            _mark(meets, here, labels[z + 1, y])
         for x in range(width):
-            pixel = line * width + x
-            count, meets = 0, False
-            for place, size, step in (
-                (z, planes, rows * width),
-                (y, rows, width),
-                (x, width, 1),
-            ):
-                for sign in (-1, 1):
-                    if old[pixel] == 0 or not 0 <= place + sign < size:
-                        continue
-                    other = old[pixel + sign * step]
-                    if other > 0:
-                        meets |= other != old[pixel]
-                        beside[count] = pixel + sign * step
-                        count += 1
-            if not meets:
+            if not meets[x]:
                 continue
+            pixel = line * width + x
             nearest = _squared_distance(flat, pixel, _ahead(target, pixel))
-            for neighbour in beside[:count]:
-                squared = _squared_distance(flat, pixel, _ahead(target, neighbour))
-                if squared < nearest:
-                    nearest = squared
-                    new[z, y, x] = old[neighbour]
-    return new
+            for place, size, step in ((z, planes, rows * width), (y, rows, width), (x, width, 1)):
+                for sign in (-1, 1):
+                    beside = pixel + sign * step
+                    if not 0 <= place + sign < size or old[beside] == 0:
+                        continue
+                    squared = _squared_distance(flat, pixel, _ahead(target, beside))
+                    if squared < nearest:
+                        nearest = squared
+                        new[pixel] = old[beside]
+    return settled
 
 
 @numba.njit(cache=True, parallel=True)
 def _bottoms(e: Floats, inside: Mask, roots: Integers) -> Floats:
     planes, rows, width = inside.shape
+    flat, mask = e.reshape(e.shape[0], -1), inside.ravel()
+    around = np.empty((len(roots), 27), np.int64)  # the pixels inside around each minimum
+    count = np.zeros(len(roots), np.int64)
+    for b in range(len(roots)):
+        z, y, x = roots[b] // (rows * width), roots[b] // width % rows, roots[b] % width
+        for i in range(max(z - 1, 0), min(z + 2, planes)):
+            for j in range(max(y - 1, 0), min(y + 2, rows)):
+                for k in range(max(x - 1, 0), min(x + 2, width)):
+                    pixel = (i * rows + j) * width + k
+                    if mask[pixel]:
+                        around[b, count[b]] = pixel
+                        count[b] += 1
     bottoms = np.zeros((len(roots) + 1, e.shape[0]), np.float32)
     for d in numba.prange(e.shape[0]):
+        channel = flat[d]
         for b in range(len(roots)):
-            z, y, x = roots[b] // (rows * width), roots[b] // width % rows, roots[b] % width
-            total, count = 0.0, 0
-            for i in range(max(z - 1, 0), min(z + 2, planes)):
-                for j in range(max(y - 1, 0), min(y + 2, rows)):
-                    for k in range(max(x - 1, 0), min(x + 2, width)):
-                        if inside[i, j, k]:
-                            count += 1
-                            total += e[d, i, j, k]
-            bottoms[b + 1, d] = total / count
+            total = 0.0
+            for n in range(count[b]):
+                total += channel[around[b, n]]
+            bottoms[b + 1, d] = total / count[b]
     return bottoms
 
 
@@ -315,6 +333,7 @@ def _rim(groups: Labels, distance: Floats, solid: float) -> Labels:
         total[groups[pixel]] += distance[pixel]
         size[groups[pixel]] += 1
     limit = solid * (total / np.maximum(size, 1))
+    limit[0] = 0
     marked = np.empty(groups.size, np.int32)
     for pixel in range(groups.size):
         marked[pixel] = 2 * groups[pixel] + (distance[pixel] < limit[groups[pixel]])

@@ -65,7 +65,7 @@ def linked(
         a, b = min(first[edge], second[edge]), max(first[edge], second[edge])
         distance = _between(centre, a, b)
         if distance < limit:
-            heap.append((distance, a, b, np.int64(0), np.int64(0)))
+            heap.append((distance, a, b, 0, 0))
     heapq.heapify(heap)
     merges, used = 0, len(pool)
     while len(heap) > 0:
@@ -128,4 +128,4 @@ def _between(centre: NDArray[np.float64], a: int, b: int) -> float:
     squared = 0.0
     for d in range(centre.shape[1]):
         squared += (centre[a, d] - centre[b, d]) * (centre[a, d] - centre[b, d])
-    return np.sqrt(squared)
+    return float(np.sqrt(squared))

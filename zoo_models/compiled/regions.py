@@ -68,13 +68,17 @@ def pairs_touching(labels: Labels) -> tuple[Integers, Integers]:
     A pair is noted where it begins along x; the notes are sorted by a with one count, then the few
     of each a among themselves.
     """
+    notes = _notes(labels)
     number = labels.max() + 1
     begin = np.zeros(number + 1, np.int64)
-    _note(labels, begin[1:], np.empty(0, np.int32))
+    for note in range(len(notes)):
+        begin[notes[note, 0] + 1] += 1
     begin = np.cumsum(begin)
-    others, end = np.empty(begin[-1], np.int32), begin[:-1].copy()
-    _note(labels, end, others)
-    first, second = np.empty(len(others), np.int64), np.empty(len(others), np.int64)
+    others, end = np.empty(len(notes), np.int32), begin[:-1].copy()
+    for note in range(len(notes)):
+        others[end[notes[note, 0]]] = notes[note, 1]
+        end[notes[note, 0]] += 1
+    first, second = np.empty(len(notes), np.int64), np.empty(len(notes), np.int64)
     count = 0
     for a in range(number):
         _sort(others, begin[a], begin[a + 1])
@@ -86,35 +90,34 @@ def pairs_touching(labels: Labels) -> tuple[Integers, Integers]:
 
 
 @numba.njit(cache=True)
-def _note(labels: Labels, end: Integers, others: Labels) -> None:
-    """Count pairs a < b in end[a]; where there is room, write b into others[end[a]] before."""
+def _notes(labels: Labels) -> Labels:
+    """Rows (a, b) with 0 < a < b of neighbouring pixels; not again right after itself along x."""
     planes, rows, width = labels.shape
+    notes, count = np.empty((4096 + 3 * width, 2), np.int32), 0
     for z in range(planes):
         for y in range(rows):
+            if count + 3 * width > len(notes):  # room for all that one line can give
+                longer = np.empty((2 * len(notes), 2), np.int32)
+                longer[:count] = notes[:count]
+                notes = longer
             here = labels[z, y]
+            for x in range(1, width):
+                if here[x] != here[x - 1] and here[x] > 0 and here[x - 1] > 0:
+                    notes[count] = min(here[x], here[x - 1]), max(here[x], here[x - 1])
+                    count += 1
             for dz, dy in ((1, 0), (0, 1)):
                 if z < dz or y < dy:
                     continue
                 there = labels[z - dz, y - dy]
                 last_here, last_there = 0, 0
                 for x in range(width):
-                    if here[x] == there[x] or (here[x] == last_here and there[x] == last_there):
+                    if here[x] == there[x] or here[x] == 0 or there[x] == 0:
                         continue
-                    last_here, last_there = here[x], there[x]
-                    _note_one(last_here, last_there, end, others)
-            for x in range(1, width):
-                if here[x] != here[x - 1]:
-                    _note_one(here[x], here[x - 1], end, others)
-
-
-@numba.njit(cache=True)
-def _note_one(one: int, other: int, end: Integers, others: Labels) -> None:
-    if one == 0 or other == 0:
-        return
-    a = min(one, other)
-    if len(others) > 0:
-        others[end[a]] = max(one, other)
-    end[a] += 1
+                    if here[x] != last_here or there[x] != last_there:
+                        last_here, last_there = here[x], there[x]
+                        notes[count] = min(last_here, last_there), max(last_here, last_there)
+                        count += 1
+    return notes[:count]
 
 
 @numba.njit(cache=True)

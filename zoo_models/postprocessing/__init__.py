@@ -21,6 +21,9 @@ CLUSTERERS = {
 }
 """File in this folder -> the one public class in it."""
 
+COMPILED = ("basin_merging", "mutex_watershed")
+"""Those with a twin in `zoo_models.compiled`: the same labels, sooner on large arrays."""
+
 
 class Clusterer(Protocol):
     """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int32, 0 is background."""
@@ -30,8 +33,8 @@ class Clusterer(Protocol):
     ) -> NDArray[np.int32]: ...
 
 
-def build_clusterer(choice: ClustererSettings) -> Clusterer:
-    """The clusterer that a checkpoint or a package names.
+def build_clusterer(choice: ClustererSettings, *, compiled: bool = False) -> Clusterer:
+    """The clusterer that a checkpoint or a package names; its compiled twin where there is one.
 
     Raises:
         InputError: unknown method or settings it does not take.
@@ -40,7 +43,9 @@ def build_clusterer(choice: ClustererSettings) -> Clusterer:
         raise InputError(
             f"Unknown clusterer {choice.name!r}: expected one of {', '.join(CLUSTERERS)}."
         )
-    module = import_module(f"{__name__}.{choice.name}")
+    twin = compiled and choice.name in COMPILED
+    folder = "zoo_models.compiled" if twin else __name__
+    module = import_module(f"{folder}.{choice.name}")
     try:
         clusterer: Clusterer = getattr(module, CLUSTERERS[choice.name])(**choice.settings)
     except (TypeError, ValueError) as error:

@@ -128,7 +128,8 @@ class BasinMerging:
         inside = distance >= self.radius
         if foreground is not None:
             inside &= foreground
-        target, basins, roots = self.basins(height, inside)
+        target = self.downhill(height, inside)
+        basins, roots = self.basins(target, inside)
         bottoms = self.bottoms(embeddings, inside, roots)
         sizes = self.sizes(basins, len(bottoms))
         groups = self.groups(bottoms, sizes, self.touching(basins), self.merge)
@@ -139,7 +140,7 @@ class BasinMerging:
         """Mean embedding (D,) of the largest valley, where the background's place is not known."""
         everywhere = np.ones(embeddings.shape[1:], bool)
         _, height = self.landscape(embeddings, [0.0] * len(embeddings))
-        _, basins, roots = self.basins(height, everywhere)
+        basins, roots = self.basins(self.downhill(height, everywhere), everywhere)
         bottoms = self.bottoms(embeddings, everywhere, roots)
         sizes = self.sizes(basins, len(bottoms))
         valleys = self.groups(bottoms, sizes, self.touching(basins), 0.0)
@@ -165,14 +166,16 @@ class BasinMerging:
                 f"{len(embeddings)}; measure it with the network that made the embeddings"
             )
 
-    def basins(self, height: Floats, inside: Mask) -> tuple[Integers, Labels, Integers]:
-        """Step 2: flat index of each pixel's next pixel downhill; basins 1..n, 0 outside; and the
-        flat index (n,) of the minimum of each."""
-        target = downhill(height, inside)
+    def downhill(self, height: Floats, inside: Mask) -> Integers:
+        """Step 2: flat index ([Z,] Y, X) of each pixel's next pixel on its way down."""
+        return downhill(height, inside)
+
+    def basins(self, target: Integers, inside: Mask) -> tuple[Labels, Integers]:
+        """Step 2: basins 1..n, 0 outside, and the flat index (n,) of the minimum of each."""
         roots, basin = np.unique(walk(target)[inside], return_inverse=True)
-        basins = np.zeros(height.shape, np.int32)
+        basins = np.zeros(inside.shape, np.int32)
         basins[inside] = basin + 1
-        return target, basins, roots
+        return basins, roots
 
     def settled(self, embeddings: Floats, target: Integers, labels: Labels) -> Labels:
         """End of step 4: labels whose boundary pixels have chosen a side."""
@@ -251,6 +254,7 @@ class BasinMerging:
         """Step 5: twice the group of each pixel, and 1 more where it is rim."""
         total = np.bincount(groups.ravel(), weights=distance.ravel())
         limit = self.solid * (total / np.maximum(np.bincount(groups.ravel()), 1))
+        limit[0] = 0
         return 2 * groups + (distance < limit[groups])
 
     def regions(self, categories: Labels) -> tuple[Labels, Labels, Integers]:

@@ -23,13 +23,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import ImageError, InputError
-from zoo_models.postprocessing import CLUSTERERS, Clusterer
+from zoo_models.postprocessing import CLUSTERERS, Clusterer, build_clusterer
 from zoo_models.prediction.labels import read_labels
 
 DEFAULT_METHOD = "basin_merging"
 
 SHARED = ("background", "min_size")
 """Settings that every method takes, and that are about the images rather than the method."""
+
+LARGE = 2**20
+"""Pixels from which on loading compiled code, about a second, pays."""
 
 COMPARES_TEACHER = ("consistency",)
 """Methods that take the embeddings of two networks, 2 D per pixel."""
@@ -155,6 +158,8 @@ def instances(
             "which compares the network with its teacher; make the package with 'spoco-zoo export "
             "--teacher', or take another --method."
         )
+    if embeddings[0].size >= LARGE:
+        clusterer = build_clusterer(space.clusterer, compiled=True)
     try:
         return clusterer(embeddings, foreground)
     except ValueError as error:

@@ -113,6 +113,7 @@ class TrainingConfig(Section):
             ignore=loss.ignore,
             unlabeled_push_weight=loss.unlabeled_push,
             consistency_weight=loss.consistency,
+            rim_weight=loss.rim,
         )
 
     @property
@@ -169,6 +170,12 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"loss.ignore is given with {other}, for which label 0 is a part of the patch: "
                 "leave one of the two out"
+            )
+        if loss.rim and (self.sparse or loss.ignore is not None):
+            other = "sparse supervision" if self.sparse else "loss.ignore"
+            raise ValueError(
+                f"loss.rim is {loss.rim} with {other}, under which no pixel is known to be "
+                "background: leave one of the two out"
             )
         if self.teacher is not None and not loss.consistency:
             raise ValueError(

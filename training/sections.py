@@ -148,6 +148,10 @@ class LossSection(Section):
 
     `ignore = 0`: label 0 is of unknown pixels, which take part in no term but the phase's, and not
     the background, an instance otherwise. Not with sparse supervision: there it says unlabeled.
+
+    `rim` is the weight of a term for the background beside the instances, which keeps objects from
+    coming out too thick (losses/rim.py); not with sparse supervision nor `ignore`, which have no
+    background.
     """
 
     kind: Literal["spoco", "discriminative"] = "spoco"
@@ -166,6 +170,7 @@ class LossSection(Section):
     unlabeled_push: float = Field(1.0, ge=0)
     consistency: float = Field(1.0, ge=0)
     adversarial: float = Field(0.0, ge=0)
+    rim: float = Field(0.0, ge=0)
     adversarial_warmup: int = Field(50_000, ge=0)
 
 

@@ -133,7 +133,9 @@ class TrainingConfig(Section):
 
     @property
     def clusterer_settings(self) -> ClustererSettings:
-        return ClustererSettings(self.clusterer.name, self.clusterer.settings)
+        """The margins of the loss, from which the method derives what is not set."""
+        margins = {"delta_v": self.loss.delta_v, "delta_d": self.loss.delta_d}
+        return ClustererSettings(self.clusterer.name, {**margins, **self.clusterer.settings})
 
     @model_validator(mode="after")
     def _check_together(self) -> TrainingConfig:

@@ -145,7 +145,8 @@ def build_checkpoint(
         axes=config.data.axes,
         voxel_size_um=config.data.voxel_size_um,
         clusterer=ClustererSettings(
-            config.clusterer.name, {"background": module.background, **config.clusterer.settings}
+            config.clusterer.name,
+            {"background": module.background, **config.clusterer_settings.settings},
         ),
         provenance={
             **provenance(config, module.source),

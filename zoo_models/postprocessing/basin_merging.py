@@ -73,7 +73,7 @@ class BasinMerging:
         changes. With the inverse square root of the background's covariance as W, distances are in
         standard deviations of the background. Empty: ||e - background||.
 
-    Raises ValueError: a margin is not positive; `spread` has not D * D numbers for the D of
+    Raises ValueError: a margin is negative, or delta_d 0; `spread` has not D * D numbers for the D of
     `background`.
     """
 
@@ -89,10 +89,10 @@ class BasinMerging:
         background: Sequence[float] = (),
         spread: Sequence[float] = (),
     ) -> None:
-        if not (delta_v > 0 and delta_d > 0):
+        if not (delta_v >= 0 and delta_d > 0):
             raise ValueError(
-                f"delta_v is {delta_v} and delta_d {delta_d}, expected two positive numbers: the "
-                "margins the network was trained with"
+                f"delta_v is {delta_v} and delta_d {delta_d}, expected 0 or more, and more than 0: "
+                "the margins the network was trained with"
             )
         if len(spread) not in (0, len(background) ** 2):
             raise ValueError(

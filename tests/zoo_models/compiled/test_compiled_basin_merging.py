@@ -136,10 +136,15 @@ def test_embeddings_that_are_not_finite_are_refused() -> None:
             kind(background=BACKGROUND)(embeddings, np.ones((6, 5), bool))
 
 
-@pytest.mark.parametrize("margins", [(0.0, 2.0), (0.5, 0.0), (-1.0, 2.0)])
-def test_margins_that_are_not_positive_are_refused(margins: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="expected two positive numbers"):
+@pytest.mark.parametrize("margins", [(0.5, 0.0), (0.5, float("nan")), (-1.0, 2.0)])
+def test_margins_that_cannot_be_are_refused(margins: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="the margins the network was trained"):
         BasinMerging(*margins)
+
+
+def test_all_distances_follow_from_delta_d_where_they_are_not_given() -> None:
+    wide = BasinMerging(0.0, 4.0, join=0.3)
+    assert (wide.join, wide.merge, wide.radius) == (0.3, 6.4, 7.6)
 
 
 def test_sixty_thousand_objects_are_sixty_thousand_instances() -> None:

@@ -73,8 +73,8 @@ class BasinMerging:
         changes. With the inverse square root of the background's covariance as W, distances are in
         standard deviations of the background. Empty: ||e - background||.
 
-    Raises ValueError: a margin is negative, or delta_d 0; `spread` has not D * D numbers for the D of
-    `background`.
+    Raises ValueError: a margin is negative, or delta_d 0; `spread` has not D * D numbers for the D
+    of `background`.
     """
 
     def __init__(

@@ -75,7 +75,8 @@ def test_linkage_at_its_worst_ends_as_the_definition_says() -> None:
     draw = np.random.default_rng(3)
     means, sizes = draw.normal(0, 1, (25, 2)), draw.integers(1, 9, 25).astype(float)
     upper = np.triu(draw.random((25, 25)) < 0.3, 1)
-    found = compiled_linked(means, sizes, *upper.nonzero(), 1.2)
+    first, second = upper.nonzero()
+    found = compiled_linked(means, sizes, first, second, 1.2)
     touch, group = upper | upper.T, np.arange(25)
     centre, size = means.copy(), sizes.copy()
     while True:

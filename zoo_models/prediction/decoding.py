@@ -53,7 +53,7 @@ def decode(path: Path, *, keep_palette: bool = False) -> Decoded:
         ImageError: no such file, a folder, an unknown format, a damaged or truncated file,
             several images in one file, axes other than c, z, y, x, no pixels.
     """
-    _expect_file(path)
+    expect_file(path)
     suffix = path.suffix.lower()
     try:
         if suffix in TIFF_SUFFIXES:
@@ -63,10 +63,7 @@ def decode(path: Path, *, keep_palette: bool = False) -> Decoded:
     except ImageError:
         raise
     except Exception as error:  # every decoder raises its own classes, on any damage
-        raise ImageError(
-            f"{path}: cannot be read ({_first_line(error)}); expected a complete "
-            f"{suffix[1:].upper()} image: copy or export the file again"
-        ) from error
+        raise damaged(path, error) from error
     if decoded.data.size == 0:
         raise ImageError(
             f"{path}: has no pixels (shape {decoded.data.shape}), expected at least one: "
@@ -75,7 +72,12 @@ def decode(path: Path, *, keep_palette: bool = False) -> Decoded:
     return decoded
 
 
-def _expect_file(path: Path) -> None:
+def expect_file(path: Path) -> None:
+    """Check that `path` is a file with one of the suffixes that are read.
+
+    Raises:
+        ImageError: it is not.
+    """
     if path.is_dir():
         raise ImageError(f"{path}: is a folder, expected an image file: name a file inside it")
     if not path.exists():
@@ -100,29 +102,49 @@ def suggestion(path: Path) -> str:
     return f": did you mean {' or '.join(names[name] for name in near)}?"
 
 
+def damaged(path: Path, error: Exception) -> ImageError:
+    """The error for an image file that a decoder gave up on."""
+    return ImageError(
+        f"{path}: cannot be read ({first_line(error)}); expected a complete "
+        f"{path.suffix[1:].upper()} image: copy or export the file again"
+    )
+
+
 def _decode_tiff(path: Path) -> Decoded:
-    with _tifffile_messages() as messages, tifffile.TiffFile(path) as tiff:
-        series = tiff.series
-        if len(series) != 1:
-            raise ImageError(
-                f"{path}: holds {len(series)} separate images, expected one: "
-                "save the one to be used as a file of its own"
-            )
-        data, stored_axes = series[0].asarray(), series[0].axes
-        size_by_axis: dict[str, float] = {}
-        if tiff.ome_metadata:
-            size_by_axis = ome_voxel_size(tiff.ome_metadata)
-        elif tiff.imagej_metadata:
-            tags = tiff.pages.first.tags
-            resolutions = [tags[name].value if name in tags else None for name in _RESOLUTIONS]
-            size_by_axis = imagej_voxel_size(tiff.imagej_metadata, *resolutions)
-    damage = [message for message in messages if _LOST_PIXELS.search(message)]
-    if damage:
-        raise ValueError(f"truncated or damaged: {damage[0]}")
+    with tifffile_messages() as messages, tifffile.TiffFile(path) as tiff:
+        series = only_series(path, tiff)
+        data, stored_axes = series.asarray(), series.axes
+        size_by_axis = tiff_sizes_um(tiff)
+    expect_all_pixels(messages)
     data, axes, colour = _normalise_axes(path, data, stored_axes)
     sizes = [size_by_axis[a] for a in axes if a in size_by_axis]
     space = axes.lstrip("c")
     return Decoded(data, axes, colour, tuple(sizes) if len(sizes) == len(space) else None)
+
+
+def only_series(path: Path, tiff: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    """The image of a TIFF file, with its pyramid as levels.
+
+    Raises:
+        ImageError: the file holds several images.
+    """
+    if len(tiff.series) != 1:
+        raise ImageError(
+            f"{path}: holds {len(tiff.series)} separate images, expected one: "
+            "save the one to be used as a file of its own"
+        )
+    return tiff.series[0]
+
+
+def tiff_sizes_um(tiff: tifffile.TiffFile) -> dict[str, float]:
+    """Axis (z, y, x) -> micrometres, where OME-XML or ImageJ's tags tell them."""
+    if tiff.ome_metadata:
+        return ome_voxel_size(tiff.ome_metadata)
+    if tiff.imagej_metadata:
+        tags = tiff.pages.first.tags
+        resolutions = [tags[name].value if name in tags else None for name in _RESOLUTIONS]
+        return imagej_voxel_size(tiff.imagej_metadata, *resolutions)
+    return {}
 
 
 _RESOLUTIONS = ("XResolution", "YResolution")
@@ -134,19 +156,38 @@ _LOST_PIXELS = re.compile(
 )
 
 
-def _normalise_axes(path: Path, data: NDArray[Any], stored: str) -> tuple[NDArray[Any], str, bool]:
-    """Drop axes of length 1 (but y and x), name the unnamed, order as c z y x."""
-    kept = [i for i, axis in enumerate(stored) if axis in "YX" or data.shape[i] != 1]
-    data = data.reshape([data.shape[i] for i in kept])
-    axes = "".join(stored[i] for i in kept)
+def expect_all_pixels(messages: list[str]) -> None:
+    """Raise ValueError where tifffile logged that pages or axes are lost."""
+    damage = [message for message in messages if _LOST_PIXELS.search(message)]
+    if damage:
+        raise ValueError(f"truncated or damaged: {damage[0]}")
+
+
+def named_axes(shape: tuple[int, ...], stored: str) -> tuple[str, bool]:
+    """A letter for each axis of a TIFF, '1' for those that are dropped, and whether it is coloured.
+
+    `stored` are tifffile's letters. Axes of length 1 (but y and x) are dropped, unnamed ones named
+    as this file's docstring says; others keep their letter, in lower case.
+    """
+    kept = [axis in "YX" or n != 1 for axis, n in zip(stored, shape, strict=True)]
+    axes = "".join(axis for axis, keep in zip(stored, kept, strict=True) if keep)
+    sizes = [n for n, keep in zip(shape, kept, strict=True) if keep]
     colour = "S" in axes
-    if axes in ("QYX", "IYX") and data.shape[2] <= 4 < min(data.shape[:2]):
-        axes, colour = "YXC", data.shape[2] != 2
+    if axes in ("QYX", "IYX") and sizes[2] <= 4 < min(sizes[:2]):
+        axes, colour = "YXC", sizes[2] != 2
     elif "Z" not in axes:
         axes = axes.replace("Q", "Z", 1) if "Q" in axes else axes.replace("I", "Z", 1)
     if "C" not in axes:
         axes = axes.replace("S", "C")
-    axes = axes.lower()
+    letters = iter(axes.lower())
+    return "".join(next(letters) if keep else "1" for keep in kept), colour
+
+
+def _normalise_axes(path: Path, data: NDArray[Any], stored: str) -> tuple[NDArray[Any], str, bool]:
+    """Drop axes of length 1 (but y and x), name the unnamed, order as c z y x."""
+    names, colour = named_axes(data.shape, stored)
+    data = data.reshape([n for n, name in zip(data.shape, names, strict=True) if name != "1"])
+    axes = names.replace("1", "")
     if axes.count("t") == 1 and set(axes) <= set("tczyx"):
         raise ImageError(
             f"{path}: is a time series of {data.shape[axes.index('t')]} frames, expected one "
@@ -183,13 +224,14 @@ def _decode_picture(path: Path, *, keep_palette: bool) -> Decoded:
     return Decoded(np.moveaxis(data, -1, 0), "cyx", colour=True, voxel_size_um=None)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(" :;.") if lines else type(error).__name__
 
 
 @contextmanager
-def _tifffile_messages() -> Iterator[list[str]]:
+def tifffile_messages() -> Iterator[list[str]]:
     """Collect what tifffile logs about a file, instead of letting it reach the terminal."""
     messages: list[str] = []
 

@@ -19,14 +19,16 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from zoo_models.errors import ImageError, InputError
+from zoo_models.errors import ImageError
 from zoo_models.prediction.decoding import (
-    _LOST_PIXELS,
     TIFF_SUFFIXES,
-    _tifffile_messages,
+    expect_all_pixels,
+    first_line,
     suggestion,
+    tifffile_messages,
 )
 from zoo_models.prediction.voxel_size import ome_voxel_size
+from zoo_models.prediction.zarr_images import ZarrImage, find_zarr, no_array
 
 _HDF5 = re.compile(r"(?P<file>.*\.(?:h5|hdf5|hdf))(?::/?(?P<key>.*))?")
 _ZARR = re.compile(r"(?P<file>.*?\.zarr)(?:/(?P<key>.*))?")
@@ -70,7 +72,6 @@ def opened_array(place: ArrayPlace) -> Iterator[tuple[Any, str]]:
 
     Raises:
         ImageError: no such file, damaged, or no array there.
-        InputError: the library that reads it is not installed.
     """
     with _zarr_array(place) if place.is_zarr else _hdf5_array(place) as found:
         yield found
@@ -81,7 +82,6 @@ def read_stored(source: Path | str) -> Stored:
 
     Raises:
         ImageError: no such file, another kind of file, damaged, several arrays, other values.
-        InputError: the library that reads it is not installed.
     """
     place = array_place(str(source))
     if place is None:
@@ -107,10 +107,9 @@ def read_file(path: Path) -> Stored:
     try:
         stored = _read_tiff(path) if suffix in TIFF_SUFFIXES else Stored(_read_npy(path), "", {})
     except Exception as error:  # decoders raise their own classes, on any damage
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :;.")
         raise ImageError(
-            f"{path}: cannot be read ({reason}), expected a complete {suffix} file of one array: "
-            "copy or export it again"
+            f"{path}: cannot be read ({first_line(error)}), expected a complete {suffix} file of "
+            "one array: copy or export it again"
         ) from error
     return _expect_real(path, stored)
 
@@ -127,24 +126,19 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 
 def _read_tiff(path: Path) -> Stored:
-    with _tifffile_messages() as messages, tifffile.TiffFile(path) as tiff:
+    with tifffile_messages() as messages, tifffile.TiffFile(path) as tiff:
         if len(tiff.series) != 1:
             raise ValueError(f"it holds {len(tiff.series)} separate images")
         data = tiff.series[0].asarray()
         names = tiff.series[0].axes if tiff.is_ome or tiff.is_imagej else ""
         size_um = ome_voxel_size(tiff.ome_metadata) if tiff.ome_metadata else {}
-    damage = [message for message in messages if _LOST_PIXELS.search(message)]
-    if damage:
-        raise ValueError(f"truncated or damaged: {damage[0]}")
+    expect_all_pixels(messages)
     return Stored(data, names, size_um)
 
 
 @contextmanager
 def _hdf5_array(place: ArrayPlace) -> Iterator[tuple[Any, str]]:
-    try:
-        import h5py  # type: ignore[import-untyped]  # here: most commands read no HDF5
-    except ModuleNotFoundError as error:
-        raise _not_installed(place, "h5py") from error
+    import h5py  # type: ignore[import-untyped]  # here: most commands read no HDF5
 
     if not place.path.is_file():
         raise ImageError(
@@ -163,70 +157,24 @@ def _hdf5_array(place: ArrayPlace) -> Iterator[tuple[Any, str]]:
             file.visititems(
                 lambda name, node: held.append(name) if isinstance(node, h5py.Dataset) else None
             )
-            raise _no_array(place, held)
+            raise no_array(place, held)
         yield array, ""
 
 
 @contextmanager
 def _zarr_array(place: ArrayPlace) -> Iterator[tuple[Any, str]]:
-    try:
-        import zarr  # here: most commands read no Zarr
-    except ModuleNotFoundError as error:
-        raise _not_installed(place, "zarr") from error
+    image = open_zarr(place)
+    yield image.array, image.axes
 
+
+def open_zarr(place: ArrayPlace) -> ZarrImage:
+    """An array in a Zarr store on this machine, with what is known about its axes.
+
+    Raises:
+        ImageError: no such store, or no array there.
+    """
     if not place.path.is_dir():
         raise ImageError(
             f"{place.path}: does not exist, expected a Zarr store{suggestion(place.path)}"
         )
-    try:
-        node = zarr.open(place.path, mode="r", path=place.key)
-    except (OSError, KeyError, ValueError) as error:
-        held = sorted(entry.name for entry in place.path.iterdir() if entry.is_dir())
-        raise _no_array(place, held) from error
-    if isinstance(node, zarr.Array):
-        yield node, _axes_from_above(place)
-        return
-    scales = _multiscales(node.attrs)
-    if not scales:
-        raise _no_array(place, sorted(node.keys()))
-    yield node[scales[0]["datasets"][0]["path"]], _axis_names(scales[0])
-
-
-def _not_installed(place: ArrayPlace, library: str) -> InputError:
-    return InputError(
-        f"{place}: is read with {library}, which is not installed; pip install 'spoco-zoo[large]' "
-        "brings it, or store the array as .npy"
-    )
-
-
-def _no_array(place: ArrayPlace, held: list[str]) -> ImageError:
-    names = ", ".join(held[:5]) + (" and more" if len(held) > 5 else "")
-    return ImageError(f"{place}: is no array, found {names or 'nothing'} inside: name an array")
-
-
-def _axes_from_above(place: ArrayPlace) -> str:
-    """The axes of an array that a multiscale group above it lists among its resolutions."""
-    import zarr
-
-    names = place.key.split("/") if place.key else []
-    for depth in range(len(names)):
-        try:
-            group = zarr.open_group(place.path, mode="r", path="/".join(names[:depth]))
-        except (OSError, KeyError, ValueError):
-            continue  # a folder that is no group says nothing about axes
-        for scale in _multiscales(group.attrs):
-            if "/".join(names[depth:]) in [level["path"] for level in scale["datasets"]]:
-                return _axis_names(scale)
-    return ""
-
-
-def _multiscales(attributes: Any) -> list[dict[str, Any]]:
-    """OME-Zarr 0.5 keeps them under 'ome', 0.4 and older did not."""
-    found: list[dict[str, Any]] = attributes.get("ome", attributes).get("multiscales", [])
-    return found
-
-
-def _axis_names(scale: dict[str, Any]) -> str:
-    """'tczyx' or a part of it; '' in OME-Zarr 0.2 and older, which name no axes."""
-    axes = scale.get("axes", [])
-    return "".join(axis if isinstance(axis, str) else axis["name"] for axis in axes).lower()
+    return find_zarr(place.path, place.key, name=str(place))

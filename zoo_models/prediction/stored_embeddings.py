@@ -34,7 +34,6 @@ def read_embeddings(source: Path | str, space: EmbeddingSpace) -> StoredEmbeddin
 
     Raises:
         ImageError: no such file, damaged, no floats, no pixels, or axes that are not those above.
-        InputError: the library that reads it is not installed.
     """
     stored = read_stored(source)
     shape = stored.data.shape

@@ -1,8 +1,8 @@
-"""The size of a voxel in micrometres, from the metadata of a TIFF file."""
+"""The size of a voxel in micrometres, from the metadata of TIFF files and OME-Zarr images."""
 
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 MICROMETRES = {
     "pm": 1e-6,
@@ -17,6 +17,12 @@ MICROMETRES = {
     "mm": 1e3,
     "cm": 1e4,
     "m": 1e6,
+    "picometer": 1e-6,  # OME-Zarr writes the names out
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
 }
 
 
@@ -60,6 +66,31 @@ def imagej_voxel_size(
         if resolution is not None and resolution[0] > 0:
             values[axis] = resolution[1] / resolution[0]
     sizes = {axis: _micrometres(value, unit) for axis, value in values.items()}
+    return {axis: size for axis, size in sizes.items() if size is not None}
+
+
+def ome_zarr_voxel_size(
+    axes: str, units: Sequence[str | None], scales: Iterable[Sequence[float]]
+) -> dict[str, float]:
+    """Axis (z, y, x) -> micrometres from the scales of an OME-Zarr image (0.4, 0.5).
+
+    Args:
+        axes: a letter for each axis.
+        units: the unit of each axis; an axis without one has no size in micrometres.
+        scales: one factor per axis each: that of the resolution, and that of all resolutions.
+    """
+    factors = [1.0] * len(axes)
+    told = False
+    for scale in scales:
+        if len(scale) != len(axes):
+            return {}
+        factors = [f * s for f, s in zip(factors, scale, strict=True)]
+        told = True
+    sizes = {
+        axis: _micrometres(factor, unit or "")
+        for axis, factor, unit in zip(axes, factors, units, strict=True)
+        if axis in "zyx" and told
+    }
     return {axis: size for axis, size in sizes.items() if size is not None}
 
 

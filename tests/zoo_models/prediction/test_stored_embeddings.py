@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -16,7 +15,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo_models.errors import ImageError, InputError
+from zoo_models.errors import ImageError
 from zoo_models.prediction.clustering import EmbeddingSpace
 from zoo_models.prediction.stored_embeddings import read_embeddings
 
@@ -170,16 +169,6 @@ def test_a_dataset_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pa
     assert_refused(tmp_path / "no.h5:/x", UNKNOWN, "no.h5", "does not exist")
     assert_refused(tmp_path / "no.zarr", UNKNOWN, "no.zarr", "does not exist")
     assert_refused(tmp_path / "no.npy", UNKNOWN, "no.npy", "no such file")
-
-
-@pytest.mark.parametrize(("write", "library"), [(zarr_array, "zarr"), (hdf5, "h5py")])
-def test_a_library_that_is_missing_is_named(
-    write: Callable[..., str], library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = write(tmp_path, position(3, 8, 7))
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(InputError, match=rf"with {library}.*pip install 'spoco-zoo\[large\]'"):
-        read_embeddings(source, UNKNOWN)
 
 
 def assert_refused(source: Any, space: EmbeddingSpace, *words: str) -> None:

@@ -63,6 +63,23 @@ class Fragments:
     shell: Integers
     shell_fragment: Integers
 
+    def only(self, rows: Mask) -> Fragments:
+        """The table of the given rows (k,), which touch no others."""
+        row = np.cumsum(rows) - 1
+        pair, on_shell = rows[self.first], rows[self.shell_fragment]
+        return Fragments(
+            end=self.end[rows],
+            own=self.own[rows],
+            bottom=self.bottom[rows],
+            size=self.size[rows],
+            distance=self.distance[rows],
+            settled=self.settled[rows],
+            first=row[self.first[pair]],
+            second=row[self.second[pair]],
+            shell=self.shell[on_shell],
+            shell_fragment=row[self.shell_fragment[on_shell]],
+        )
+
 
 def fragments(
     clusterer: BasinMerging,

@@ -1,19 +1,13 @@
-"""Instances of an image that is never in memory as a whole: the very labels of the whole image.
+"""Which fragments and parts of different blocks belong together: tables in, tables out.
 
-    pass 1   embeddings of a block -> fragments (fragments.py)      -> scratch: fragments, distance
-             tables of all blocks  -> which fragments are one group
-    pass 2   fragments of a block  -> parts: connected, rim or solid -> scratch: parts
-             tables of all blocks  -> which parts are one instance
-    pass 3   parts of a block      -> labels
-
-Blocks may come in any order and size: fragments are named by the pixel at which their walks end,
-parts by their first pixel, and sums are exact (below 2 ** 53 units in the last place of a
-distance), so no order of adding shows. In memory are one block and the tables.
+Fragments are named by the pixel at which their walks end, parts by their first pixel, and sums are
+exact (below 2 ** 53 units in the last place of a distance), so neither the blocks' size nor their
+order shows in the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,19 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo_models.errors import GeometryError, InputError
 from zoo_models.geometry import Box
-from zoo_models.postprocessing.basin_merging import BasinMerging, Floats, Integers, Labels, Mask
-from zoo_models.prediction.fragments import (
-    MARGIN,
-    Fragments,
-    flat_within,
-    fragments,
-    shell_of,
-)
-
-Scratch = MutableMapping[str, NDArray[Any]]
-"""Where planes of blocks wait between passes: a dict, or something on disk."""
+from zoo_models.postprocessing.basin_merging import BasinMerging, Floats, Integers, Labels
+from zoo_models.prediction.fragments import Fragments, flat_within, shell_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,102 +47,6 @@ class Parts:
     second: Integers
     shell: Integers
     shell_part: Integers
-
-
-def cluster_blocks(
-    clusterer: BasinMerging,
-    embeddings: Callable[[Box], Floats],
-    blocks: Sequence[Box],
-    write: Callable[[Box, Labels], None],
-    *,
-    scratch: Scratch | None = None,
-    foreground: Callable[[Box], Mask] | None = None,
-) -> int:
-    """Cluster an image block by block; returns the number of instances.
-
-    embeddings: gives (D, [Z,] Y, X) float32 of any box within the image; foreground the same.
-    blocks: boxes that partition the image, in any order. write: gets each block's labels, int32,
-    numbered 1, 2, ... over the whole image in the order of their first pixels.
-
-    Raises:
-        GeometryError: the blocks do not partition a box that begins at the origin.
-        InputError: the clusterer does not know the background's embedding.
-    """
-    shape = expect_partition(blocks)
-    if len(clusterer.background) == 0:
-        raise InputError(
-            "The embedding of the background is not known, and its largest valley can only be told "
-            "from the whole image: give `background`, or cluster the image in one piece."
-        )
-    planes: Scratch = {} if scratch is None else scratch
-    tables = []
-    for block in blocks:
-        read = grown(block, shape)
-        table, planes[f"fragments/{block.start}"], planes[f"distance/{block.start}"] = fragments(
-            clusterer,
-            embeddings(read),
-            read,
-            block,
-            shape,
-            foreground=None if foreground is None else foreground(read),
-        )
-        tables.append(table)
-    grouped = merge_fragments(clusterer, tables, shape)
-    del tables
-    found = []
-    for block, groups in zip(blocks, grouped, strict=True):
-        fragment = planes.pop(f"fragments/{block.start}")
-        distance = planes.pop(f"distance/{block.start}")
-        part_table, planes[f"parts/{block.start}"] = parts(
-            clusterer, groups, fragment, distance, block, shape
-        )
-        found.append(part_table)
-    numbered = merge_parts(clusterer, found, shape)
-    for block, number in zip(blocks, numbered, strict=True):
-        write(block, clusterer.painted(planes.pop(f"parts/{block.start}"), number))
-    return max((int(number.max(initial=0)) for number in numbered), default=0)
-
-
-def expect_partition(blocks: Sequence[Box]) -> tuple[int, ...]:
-    """The shape of the image that the blocks make up.
-
-    Raises:
-        GeometryError: pixels in no block, or in several.
-    """
-    if not blocks:
-        raise GeometryError("No blocks, expected boxes that make up the image.")
-    shape = tuple(max(stops) for stops in zip(*(b.stop for b in blocks), strict=True))
-    covered = sum(block.size for block in blocks)
-    starts = {block.start for block in blocks}
-    if covered != int(np.prod(shape)) or len(starts) != len(blocks):
-        raise GeometryError(
-            f"{len(blocks)} blocks cover {covered} pixels of an image of shape {shape}: expected "
-            "each pixel in one block, from the origin on."
-        )
-    return shape
-
-
-def partition(shape: Sequence[int], size: Sequence[int]) -> list[Box]:
-    """Boxes of at most `size` pixels per axis that make up an image of `shape`, in raster order."""
-    starts = np.stack(
-        np.meshgrid(*(np.arange(0, n, s) for n, s in zip(shape, size, strict=True)), indexing="ij"),
-        axis=-1,
-    ).reshape(-1, len(shape))
-    return [
-        Box(
-            tuple(map(int, start)),
-            tuple(int(min(a + s, n)) for a, s, n in zip(start, size, shape, strict=True)),
-        )
-        for start in starts
-    ]
-
-
-def grown(block: Box, shape: Sequence[int]) -> Box:
-    """The block with MARGIN pixels more on each side, within the image."""
-    return Box(
-        tuple(max(0, a - MARGIN) for a in block.start),
-        tuple(min(n, b + MARGIN) for b, n in zip(block.stop, shape, strict=True)),
-    )
 
 
 def merge_fragments(
@@ -232,8 +120,11 @@ def parts(
 
 def merge_parts(
     clusterer: BasinMerging, tables: Sequence[Parts], shape: tuple[int, ...]
-) -> list[Labels]:
-    """The instance of each part, 0 for none; one entry for each table."""
+) -> tuple[list[Labels], Integers]:
+    """Instances 1..n in the order of their first pixels, and these pixels (n,).
+
+    The instance of each part, 0 for none; one entry for each table.
+    """
     offset = _offsets(len(t.size) for t in tables)
     category = _joined([t.category for t in tables])
     start = _joined([t.start for t in tables])
@@ -253,7 +144,8 @@ def merge_parts(
     size = np.bincount(merged, weights=_joined([t.size for t in tables]), minlength=number)
     pairs = _ordered(merged[first], merged[second], number)
     label = clusterer.pieces(of_merged, size.astype(np.int64), pairs)[merged]
-    return [label[a:b] for a, b in pairwise(offset)]
+    instance, at = np.unique(label[by_start], return_index=True)
+    return [label[a:b] for a, b in pairwise(offset)], start[by_start][at[instance > 0]]
 
 
 def _all_pairs(

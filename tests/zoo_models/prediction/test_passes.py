@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,37 +10,51 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.zoo_models.postprocessing.conftest import BACKGROUND, PLACES, Labels, embed, scene
+from tests.zoo_models.postprocessing.conftest import BACKGROUND, PLACES, Labels, embed
 from zoo_models.compiled.basin_merging import BasinMerging as Compiled
-from zoo_models.errors import GeometryError, InputError
+from zoo_models.errors import GeometryError
 from zoo_models.geometry import Box
 from zoo_models.postprocessing.basin_merging import BasinMerging
-from zoo_models.prediction.fragments import MARGIN
-from zoo_models.prediction.merge import cluster_blocks, expect_partition, grown, partition
+from zoo_models.prediction.enclosed import BlockFragments, finish_enclosed
+from zoo_models.prediction.fragments import MARGIN, fragments
+from zoo_models.prediction.passes import (
+    Passes,
+    Scratch,
+    cluster_blocks,
+    expect_partition,
+    grown,
+    in_turn,
+    partition,
+)
 
 KNOWN: dict[str, Any] = {"background": BACKGROUND, "radius": 3.0}
 
 
 def in_blocks(
     clusterer: BasinMerging,
-    embeddings: np.ndarray,
+    read: Callable[[Box], np.ndarray],
     blocks: list[Box],
     foreground: np.ndarray | None = None,
+    scratch: Scratch | None = None,
 ) -> tuple[Labels, int]:
-    labels = np.full(embeddings.shape[1:], -1, np.int32)
-    mask = foreground
+    shape = expect_partition(blocks)
+    labels = np.full(shape, -1, np.int32)
 
-    def write(box: Box, found: Labels) -> None:
-        labels[box.slices] = found
+    def first(block: Box) -> BlockFragments:
+        box = grown(block, shape)
+        mask = None if foreground is None else foreground[box.slices]
+        found = fragments(clusterer, read(box), box, block, shape, foreground=mask)
+        return finish_enclosed(clusterer, found, block, shape)
 
-    number = cluster_blocks(
-        clusterer,
-        lambda box: np.ascontiguousarray(embeddings[:, *box.slices]),
-        blocks,
-        write,
-        foreground=None if mask is None else lambda box: mask[box.slices],
-    )
-    return labels, number
+    def write(block: Box, found: Labels) -> None:
+        labels[block.slices] = found
+
+    passes = Passes(clusterer, shape, first, write, {} if scratch is None else scratch)
+    return labels, cluster_blocks(passes, blocks, in_turn)
+
+
+def reader(embeddings: np.ndarray) -> Callable[[Box], np.ndarray]:
+    return lambda box: np.ascontiguousarray(embeddings[:, *box.slices])
 
 
 def noisy_cells(draw: np.random.Generator, shape: tuple[int, ...], noise: float) -> np.ndarray:
@@ -76,14 +91,16 @@ def test_blocks_of_any_size_in_any_order_give_the_labels_of_the_whole(
     }
     clusterer = (Compiled if compiled else BasinMerging)(**chosen)
     expected = BasinMerging(**chosen)(embeddings)
-    found, number = in_blocks(clusterer, embeddings, blocks)
+    found, number = in_blocks(clusterer, reader(embeddings), blocks)
     np.testing.assert_array_equal(found, expected)
     assert number == expected.max()
 
 
 def test_an_object_larger_than_many_blocks_is_one() -> None:
     labels, number = in_blocks(
-        BasinMerging(**KNOWN), embed(np.ones((50, 60), np.int32)), partition((50, 60), (7, 11))
+        BasinMerging(**KNOWN),
+        reader(embed(np.ones((50, 60), np.int32))),
+        partition((50, 60), (7, 11)),
     )
     assert (labels == 1).all()
     assert number == 1
@@ -94,7 +111,7 @@ def test_a_mask_is_read_as_the_embeddings_are() -> None:
     embeddings = noisy_cells(draw, (40, 50), 0.5)
     mask = np.kron(draw.random((4, 5)) < 0.6, np.ones((10, 10), bool))
     clusterer = BasinMerging(**KNOWN, min_size=1)
-    found, _ = in_blocks(clusterer, embeddings, partition((40, 50), (16, 16)), mask)
+    found, _ = in_blocks(clusterer, reader(embeddings), partition((40, 50), (16, 16)), mask)
     np.testing.assert_array_equal(found, clusterer(embeddings, mask))
     assert found.max() > 3
 
@@ -103,19 +120,21 @@ def test_a_mask_is_read_as_the_embeddings_are() -> None:
 def test_blocks_must_read_beyond_their_border(
     margin: int, same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zoo_models.prediction.merge.MARGIN", margin)
+    monkeypatch.setattr("zoo_models.prediction.passes.MARGIN", margin)
     draw, clusterer = np.random.default_rng(0), BasinMerging(**KNOWN, min_size=1)
     found = []
     for _ in range(20):
         embeddings = noisy_cells(draw, (30, 30), 1.5)
-        labels, _ = in_blocks(clusterer, embeddings, partition((30, 30), (10, 10)))
+        labels, _ = in_blocks(clusterer, reader(embeddings), partition((30, 30), (10, 10)))
         found.append((labels == clusterer(embeddings)).all())
     assert all(found) == same
 
 
 def test_an_image_without_objects_has_none() -> None:
     labels, number = in_blocks(
-        BasinMerging(**KNOWN), embed(np.zeros((20, 30), np.int32)), partition((20, 30), (8, 8))
+        BasinMerging(**KNOWN),
+        reader(embed(np.zeros((20, 30), np.int32))),
+        partition((20, 30), (8, 8)),
     )
     assert not labels.any()
     assert number == 0
@@ -133,11 +152,6 @@ def test_blocks_partition_the_image_and_anything_else_is_refused() -> None:
         expect_partition([])
 
 
-def test_an_unknown_background_is_refused() -> None:
-    with pytest.raises(InputError, match="give `background`"):
-        in_blocks(BasinMerging(), embed(scene()), partition((24, 40), (8, 8)))
-
-
 def test_embeddings_that_differ_a_little_between_reads_still_give_every_object_once() -> None:
     """As of a network whose sums are rounded otherwise in another tile."""
     draw = np.random.default_rng(1)
@@ -148,11 +162,56 @@ def test_embeddings_that_differ_a_little_between_reads_still_give_every_object_o
         clean = embed(categories)[:, *box.slices]
         return np.asarray(clean + draw.normal(0, 1e-3, clean.shape), np.float32)
 
-    number = cluster_blocks(
-        BasinMerging(**KNOWN),
-        read,
-        partition((30, 30), (3, 3)),
-        lambda box, found: labels.__setitem__(box.slices, found),
-    )
+    labels, number = in_blocks(BasinMerging(**KNOWN), read, partition((30, 30), (3, 3)))
     assert number == 1
     assert (labels == 1).all()
+
+
+def test_the_tables_hold_what_reaches_beyond_a_block_and_nothing_else() -> None:
+    """Two cells inside the first block, one across the seam of both, one away from it."""
+    categories = np.zeros((20, 40), np.int32)
+    categories[2:8, 2:8] = categories[12:18, 2:8] = 1
+    categories[5:15, 15:25] = 2
+    categories[2:8, 30:36] = 1
+    scratch: Scratch = {}
+    labels, number = in_blocks(
+        BasinMerging(**KNOWN),
+        reader(embed(categories)),
+        partition((20, 40), (20, 20)),
+        None,
+        scratch,
+    )
+    assert number == 4
+    np.testing.assert_array_equal(labels > 0, categories > 0)
+    for start, finished in (("0_0", 2), ("0_20", 1)):
+        assert len(scratch[f"finished/{start}"]["start"]) == finished
+        assert np.count_nonzero(scratch[f"planes/{start}"]["fragment"]) == 50
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1), lost=st.floats(0, 1))
+def test_a_run_that_lost_some_of_its_scratch_goes_on_to_the_same_end(
+    seed: int, lost: float
+) -> None:
+    """Any step may be missing, with all that came of it; what is there is not done again."""
+    draw = np.random.default_rng(seed)
+    embeddings = noisy_cells(draw, (25, 30), 0.5)
+    blocks = partition((25, 30), (9, 11))
+    clusterer, scratch = BasinMerging(**KNOWN), dict[str, Any]()
+    expected, _ = in_blocks(clusterer, reader(embeddings), blocks, None, scratch)
+    made = list(scratch)
+    for key in made[int(lost * len(made)) :]:
+        del scratch[key]
+    kept = sum(key.startswith("fragments/") for key in scratch)
+    written = [key for key in scratch if key.startswith("written/")]
+    reads = []
+
+    def counted(box: Box) -> np.ndarray:
+        reads.append(box)
+        return embeddings[:, *box.slices]
+
+    found, _ = in_blocks(clusterer, counted, blocks, None, scratch)
+    assert len(reads) == len(blocks) - kept
+    for block in blocks:
+        if f"written/{block.start[0]}_{block.start[1]}" not in written:
+            np.testing.assert_array_equal(found[block.slices], expected[block.slices])

@@ -1,0 +1,212 @@
+"""Instances of an image that is never in memory as a whole: the very labels of the whole image.
+
+    pass 1   embeddings of a block -> finished instances, open fragments     (enclosed.py)
+             tables of all blocks  -> which open fragments are one group     (merge.py)
+    pass 2   fragments of a block  -> parts: connected, rim or solid
+             tables of all blocks  -> which parts are one instance
+    pass 3   parts of a block      -> labels
+
+In memory are one block and the tables; planes of pixels wait in a scratch between the passes. What
+the scratch holds already is not done again, so a run that was cut goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo_models.errors import GeometryError
+from zoo_models.geometry import Box
+from zoo_models.postprocessing.basin_merging import BasinMerging, Labels, Mask
+from zoo_models.prediction.enclosed import BlockFragments
+from zoo_models.prediction.fragments import MARGIN, Fragments
+from zoo_models.prediction.merge import Groups, Parts, merge_fragments, merge_parts, parts
+
+Arrays = Mapping[str, NDArray[Any]]
+Scratch = MutableMapping[str, Arrays]
+"""Named arrays under a key: a dict, or files (scratch.py)."""
+
+Run = Callable[[str, Callable[[Box], None], Sequence[Box]], None]
+"""Does a step for blocks, in any order, at once or one after the other (schedule.py)."""
+
+Table = TypeVar("Table", Fragments, Groups, Parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """The steps for one block each; whatever carries them out needs this object and a scratch.
+
+    first: a block's own work on its embeddings. write: takes each block's labels, int32, numbered
+    1, 2, ... over the whole image in the order of their first pixels, from `numbered` + 1 on.
+    """
+
+    clusterer: BasinMerging
+    shape: tuple[int, ...]
+    first: Callable[[Box], BlockFragments]
+    write: Callable[[Box, Labels], None]
+    scratch: Scratch
+
+    def fragments(self, block: Box) -> None:
+        """Pass 1. The table is written last: where it is, the block is done."""
+        found = self.first(block)
+        self.scratch[f"finished/{_name(block)}"] = {"label": found.label, "start": found.start}
+        if len(found.table.end):
+            planes = {"fragment": found.fragment, "distance": found.distance}
+            self.scratch[f"planes/{_name(block)}"] = planes
+        self.scratch[f"fragments/{_name(block)}"] = _arrays(found.table)
+
+    def parts(self, block: Box) -> None:
+        """Pass 2. Background is a part, too: rim that touches it on the other side is cut off."""
+        groups = _table(Groups, self.scratch[f"groups/{_name(block)}"])
+        fragment, distance = np.zeros(block.shape, np.int32), np.zeros(block.shape, np.float32)
+        if len(groups.group) > 1:
+            planes = self.scratch[f"planes/{_name(block)}"]
+            fragment, distance = planes["fragment"], planes["distance"]
+        table, part = parts(self.clusterer, groups, fragment, distance, block, self.shape)
+        self.scratch[f"part/{_name(block)}"] = {"part": part}
+        self.scratch[f"parts/{_name(block)}"] = _arrays(table)
+
+    def labels(self, block: Box) -> None:
+        """Pass 3."""
+        number = self.scratch[f"numbers/{_name(block)}"]
+        finished = self.scratch[f"finished/{_name(block)}"]["label"]
+        labels = self.clusterer.painted(finished, number["finished"])
+        if len(number["part"]):
+            part = self.scratch[f"part/{_name(block)}"]["part"]
+            labels += self.clusterer.painted(part, number["part"])
+        self.write(block, labels)
+        self.scratch[f"written/{_name(block)}"] = {}
+
+
+def cluster_blocks(passes: Passes, blocks: Sequence[Box], run: Run, *, numbered: int = 0) -> int:
+    """Cluster an image block by block; returns the number of instances.
+
+    blocks: boxes that partition the image, in any order. numbered: instances that others have.
+
+    Raises:
+        GeometryError: the blocks do not partition a box that begins at the origin.
+    """
+    if expect_partition(blocks) != passes.shape:
+        raise GeometryError(f"The blocks end at {expect_partition(blocks)}, not at {passes.shape}.")
+    scratch = passes.scratch
+    run("fragments", passes.fragments, _missing(scratch, "fragments", blocks))
+    if "groups" not in scratch:
+        tables = [_table(Fragments, scratch[f"fragments/{_name(b)}"]) for b in blocks]
+        for block, groups in zip(
+            blocks, merge_fragments(passes.clusterer, tables, passes.shape), strict=True
+        ):
+            scratch[f"groups/{_name(block)}"] = _arrays(groups)
+        reaching = np.array([len(t.end) > 0 for t in tables])
+        scratch["groups"] = {"crossed": _and_neighbours(reaching, blocks)}
+        del tables
+    crossed = [b for b, c in zip(blocks, scratch["groups"]["crossed"], strict=True) if c]
+    run("parts", passes.parts, _missing(scratch, "parts", crossed))
+    if "numbers" not in scratch:
+        scratch["numbers"] = {"total": np.array(_number(passes, blocks, crossed, numbered))}
+    run("labels", passes.labels, _missing(scratch, "written", blocks))
+    return int(scratch["numbers"]["total"])
+
+
+def _number(passes: Passes, blocks: Sequence[Box], crossed: Sequence[Box], numbered: int) -> int:
+    """Number finished instances and those of parts in the order of their first pixels."""
+    scratch = passes.scratch
+    of_part: dict[Box, Labels] = {block: np.zeros(0, np.int32) for block in blocks}
+    starts = [scratch[f"finished/{_name(block)}"]["start"] for block in blocks]
+    if crossed:
+        tables = [_table(Parts, scratch[f"parts/{_name(block)}"]) for block in crossed]
+        found, start = merge_parts(passes.clusterer, tables, passes.shape)
+        of_part.update(zip(crossed, found, strict=True))
+        starts.append(start)
+    every = np.concatenate(starts)
+    rank = np.empty(len(every), np.int32)
+    rank[np.argsort(every)] = np.arange(1, len(every) + 1) + numbered
+    offsets = np.cumsum([0, *map(len, starts)])
+    of_merged = _with_zero(rank[offsets[len(blocks)] :])
+    for block, begin, end in zip(blocks, offsets, offsets[1:], strict=False):
+        scratch[f"numbers/{_name(block)}"] = {
+            "finished": _with_zero(rank[begin:end]),
+            "part": of_merged[of_part[block]],
+        }
+    return len(every)
+
+
+def _and_neighbours(chosen: Mask, blocks: Sequence[Box]) -> Mask:
+    """Mark the blocks that touch a chosen one, too."""
+    start = np.array([block.start for block in blocks])
+    stop = np.array([block.stop for block in blocks])
+    marked = chosen.copy()
+    for n in np.flatnonzero(chosen):
+        marked |= np.all((start <= stop[n]) & (stop >= start[n]), axis=1)
+    return marked
+
+
+def _with_zero(numbers: Labels) -> Labels:
+    return np.concatenate([np.zeros(1, np.int32), numbers])
+
+
+def _missing(scratch: Scratch, key: str, blocks: Iterable[Box]) -> list[Box]:
+    return [block for block in blocks if f"{key}/{_name(block)}" not in scratch]
+
+
+def _name(block: Box) -> str:
+    return "_".join(map(str, block.start))
+
+
+def _arrays(table: Fragments | Groups | Parts) -> dict[str, NDArray[Any]]:
+    return {field.name: getattr(table, field.name) for field in fields(table)}
+
+
+def _table(kind: type[Table], arrays: Arrays) -> Table:
+    return kind(**arrays)
+
+
+def in_turn(step: str, function: Callable[[Box], None], blocks: Sequence[Box]) -> None:
+    """The plainest `Run`: one block after the other."""
+    for block in blocks:
+        function(block)
+
+
+def expect_partition(blocks: Sequence[Box]) -> tuple[int, ...]:
+    """The shape of the image that the blocks make up.
+
+    Raises:
+        GeometryError: pixels in no block, or in several.
+    """
+    if not blocks:
+        raise GeometryError("No blocks, expected boxes that make up the image.")
+    shape = tuple(max(stops) for stops in zip(*(b.stop for b in blocks), strict=True))
+    covered = sum(block.size for block in blocks)
+    starts = {block.start for block in blocks}
+    if covered != int(np.prod(shape)) or len(starts) != len(blocks):
+        raise GeometryError(
+            f"{len(blocks)} blocks cover {covered} pixels of an image of shape {shape}: expected "
+            "each pixel in one block, from the origin on."
+        )
+    return shape
+
+
+def partition(shape: Sequence[int], size: Sequence[int]) -> list[Box]:
+    """Boxes of at most `size` pixels per axis that make up an image of `shape`, in raster order."""
+    starts = np.stack(
+        np.meshgrid(*(np.arange(0, n, s) for n, s in zip(shape, size, strict=True)), indexing="ij"),
+        axis=-1,
+    ).reshape(-1, len(shape))
+    return [
+        Box(
+            tuple(map(int, start)),
+            tuple(int(min(a + s, n)) for a, s, n in zip(start, size, shape, strict=True)),
+        )
+        for start in starts
+    ]
+
+
+def grown(block: Box, shape: Sequence[int]) -> Box:
+    """The block with MARGIN pixels more on each side, within the image."""
+    return Box(
+        tuple(max(0, a - MARGIN) for a in block.start),
+        tuple(min(n, b + MARGIN) for b, n in zip(block.stop, shape, strict=True)),
+    )

@@ -11,6 +11,7 @@ SpocoZooError
 │   ├── CheckpointError a checkpoint file
 │   └── PackageError    a bioimage.io package
 ├── OutputExistsError   the output is there already and --overwrite was not given
+├── BlocksFailedError   some blocks of an image could not be done; the others are kept
 └── ExportError         a package was built but did not pass its own tests
 """
 
@@ -45,6 +46,10 @@ class PackageError(InputError):
 
 class OutputExistsError(SpocoZooError):
     """The output is there already and overwriting was not asked for."""
+
+
+class BlocksFailedError(SpocoZooError):
+    """Some blocks of an image could not be done; what was done is kept."""
 
 
 class ExportError(SpocoZooError):

@@ -12,7 +12,7 @@ the scratch holds already is not done again, so a run that was cut goes on where
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -25,13 +25,14 @@ from zoo_models.postprocessing.basin_merging import BasinMerging, Labels, Mask
 from zoo_models.prediction.enclosed import BlockFragments
 from zoo_models.prediction.fragments import MARGIN, Fragments
 from zoo_models.prediction.merge import Groups, Parts, merge_fragments, merge_parts, parts
+from zoo_models.prediction.schedule import Schedule
 
 Arrays = Mapping[str, NDArray[Any]]
 Scratch = MutableMapping[str, Arrays]
 """Named arrays under a key: a dict, or files (scratch.py)."""
 
-Run = Callable[[str, Callable[[Box], None], Sequence[Box]], None]
-"""Does a step for blocks, in any order, at once or one after the other (schedule.py)."""
+Work = Callable[[str, Box], None]
+"""Does one step for one block."""
 
 Table = TypeVar("Table", Fragments, Groups, Parts)
 
@@ -41,14 +42,19 @@ class Passes:
     """The steps for one block each; whatever carries them out needs this object and a scratch.
 
     first: a block's own work on its embeddings. write: takes each block's labels, int32, numbered
-    1, 2, ... over the whole image in the order of their first pixels, from `numbered` + 1 on.
+    1, 2, ... over the whole image in the order of their first pixels, from `numbered` + 1 on; what
+    it gives back is kept as "written/...".
     """
 
     clusterer: BasinMerging
     shape: tuple[int, ...]
     first: Callable[[Box], BlockFragments]
-    write: Callable[[Box, Labels], None]
+    write: Callable[[Box, Labels], Arrays]
     scratch: Scratch
+
+    def do(self, step: str, block: Box) -> None:
+        """One of the three passes for one block."""
+        {"fragments": self.fragments, "parts": self.parts, "labels": self.labels}[step](block)
 
     def fragments(self, block: Box) -> None:
         """Pass 1. The table is written last: where it is, the block is done."""
@@ -69,6 +75,7 @@ class Passes:
         table, part = parts(self.clusterer, groups, fragment, distance, block, self.shape)
         self.scratch[f"part/{_name(block)}"] = {"part": part}
         self.scratch[f"parts/{_name(block)}"] = _arrays(table)
+        self.scratch.pop(f"planes/{_name(block)}", None)
 
     def labels(self, block: Box) -> None:
         """Pass 3."""
@@ -78,22 +85,31 @@ class Passes:
         if len(number["part"]):
             part = self.scratch[f"part/{_name(block)}"]["part"]
             labels += self.clusterer.painted(part, number["part"])
-        self.write(block, labels)
-        self.scratch[f"written/{_name(block)}"] = {}
+        self.scratch[f"written/{_name(block)}"] = self.write(block, labels)
+        for key in ("finished", "part"):
+            self.scratch.pop(f"{key}/{_name(block)}", None)
 
 
-def cluster_blocks(passes: Passes, blocks: Sequence[Box], run: Run, *, numbered: int = 0) -> int:
+def cluster_blocks(
+    passes: Passes,
+    blocks: Sequence[Box],
+    schedule: Schedule,
+    *,
+    work: Work | None = None,
+    numbered: int = 0,
+) -> int:
     """Cluster an image block by block; returns the number of instances.
 
-    blocks: boxes that partition the image, in any order. numbered: instances that others have.
+    blocks: boxes that partition the image, in any order. work: does what `passes.do` does, perhaps
+    in another process; by default it is that. numbered: instances that other images have.
 
     Raises:
         GeometryError: the blocks do not partition a box that begins at the origin.
     """
     if expect_partition(blocks) != passes.shape:
         raise GeometryError(f"The blocks end at {expect_partition(blocks)}, not at {passes.shape}.")
-    scratch = passes.scratch
-    run("fragments", passes.fragments, _missing(scratch, "fragments", blocks))
+    scratch, work = passes.scratch, work or passes.do
+    schedule("fragments", work, _missing(scratch, "fragments", blocks))
     if "groups" not in scratch:
         tables = [_table(Fragments, scratch[f"fragments/{_name(b)}"]) for b in blocks]
         for block, groups in zip(
@@ -104,10 +120,10 @@ def cluster_blocks(passes: Passes, blocks: Sequence[Box], run: Run, *, numbered:
         scratch["groups"] = {"crossed": _and_neighbours(reaching, blocks)}
         del tables
     crossed = [b for b, c in zip(blocks, scratch["groups"]["crossed"], strict=True) if c]
-    run("parts", passes.parts, _missing(scratch, "parts", crossed))
+    schedule("parts", work, _missing(scratch, "parts", crossed))
     if "numbers" not in scratch:
         scratch["numbers"] = {"total": np.array(_number(passes, blocks, crossed, numbered))}
-    run("labels", passes.labels, _missing(scratch, "written", blocks))
+    schedule("labels", work, _missing(scratch, "written", blocks))
     return int(scratch["numbers"]["total"])
 
 
@@ -148,6 +164,12 @@ def _with_zero(numbers: Labels) -> Labels:
     return np.concatenate([np.zeros(1, np.int32), numbers])
 
 
+def written(scratch: Scratch, blocks: Iterable[Box]) -> Iterator[Arrays]:
+    """What `write` gave back, block by block."""
+    for block in blocks:
+        yield scratch[f"written/{_name(block)}"]
+
+
 def _missing(scratch: Scratch, key: str, blocks: Iterable[Box]) -> list[Box]:
     return [block for block in blocks if f"{key}/{_name(block)}" not in scratch]
 
@@ -162,12 +184,6 @@ def _arrays(table: Fragments | Groups | Parts) -> dict[str, NDArray[Any]]:
 
 def _table(kind: type[Table], arrays: Arrays) -> Table:
     return kind(**arrays)
-
-
-def in_turn(step: str, function: Callable[[Box], None], blocks: Sequence[Box]) -> None:
-    """The plainest `Run`: one block after the other."""
-    for block in blocks:
-        function(block)
 
 
 def expect_partition(blocks: Sequence[Box]) -> tuple[int, ...]:

@@ -137,18 +137,19 @@ def write_table(
     spacing = spacing_um(axes, (1,) * sums.start.shape[1], voxel_size_um)
     columns = _columns(sums, axes, spacing)
     write = _write_parquet if path.suffix.lower() == ".parquet" else _write_csv
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary, columns)
-        os.replace(temporary, path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            write(temporary, columns)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}), expected a writable folder "
             "with room: choose another"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _summed(parts: ObjectSums) -> ObjectSums:

@@ -54,17 +54,9 @@ def read_image(path: Path | str, *, channel: int | None = None) -> Image:
     path = Path(path)
     decoded = decode(path)
     data = _with_channel_axis(decoded)
-    if data.dtype.kind not in "buif":
-        raise ImageError(
-            f"{path}: has pixels of type {data.dtype}, expected integers or real floats: "
-            "convert it, for example to its magnitude"
-        )
+    expect_real(data.dtype, path)
     if channel is not None:
-        if not 0 <= channel < len(data):
-            raise ImageError(
-                f"{path}: has {len(data)} channel(s), no channel {channel}: "
-                f"expected 0 to {len(data) - 1}"
-            )
+        expect_channel(channel, len(data), path)
         data = data[channel : channel + 1]
     elif decoded.colour and _is_grey(data):
         data = data[:1]
@@ -84,26 +76,45 @@ def expect_image(image: Image, *, axes: str, channels: int) -> None:
         ImageError: a stack for a 2D network, an image for a 3D network, another number of
             channels.
     """
-    found_axes, found = image.axes[1:], image.data.shape[0]
-    if found_axes != axes:
+    found = Found(str(image.path), image.axes[1:], image.data.shape[1:], len(image.data))
+    expect_found(found, axes=axes, channels=channels)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an image is: its name in errors, 'yx' or 'zyx', pixels along these, channels."""
+
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+    channels: int
+
+
+def expect_found(found: Found, *, axes: str, channels: int) -> None:
+    """As expect_image, for an image whose pixels are not read.
+
+    Raises:
+        ImageError: as expect_image.
+    """
+    if found.axes != axes:
         advice = (
             "save its planes as files, or use a 3D network"
             if axes == "yx"
             else "save the planes as one stack (OME-TIFF with axes zyx), or use a 2D network"
         )
         raise ImageError(
-            f"{image.path}: is a {KINDS[found_axes]} of {image.data.shape[1:]} pixels, "
+            f"{found.name}: is a {KINDS[found.axes]} of {found.shape} pixels, "
             f"expected a {KINDS[axes]}: {advice}"
         )
-    if found != channels:
-        kind = " (colour)" if found in (3, 4) else ""
+    if found.channels != channels:
+        kind = " (colour)" if found.channels in (3, 4) else ""
         advice = (
             "take one channel with --channel 0 (or another number)"
             if channels == 1
             else "use images with the channels that the network was trained on"
         )
         raise ImageError(
-            f"{image.path}: has {found} channel(s){kind}, expected {channels}: {advice}"
+            f"{found.name}: has {found.channels} channel(s){kind}, expected {channels}: {advice}"
         )
 
 
@@ -149,6 +160,23 @@ def _with_channel_axis(decoded: Decoded) -> NDArray[Any]:
     return decoded.data if decoded.axes.startswith("c") else decoded.data[np.newaxis]
 
 
+def expect_real(dtype: np.dtype[Any], name: Path | str) -> None:
+    """Refuse pixels that are no real numbers, with ImageError."""
+    if dtype.kind not in "buif":
+        raise ImageError(
+            f"{name}: has pixels of type {dtype}, expected integers or real floats: "
+            "convert it, for example to its magnitude"
+        )
+
+
+def expect_channel(channel: int, channels: int, name: Path | str) -> None:
+    """Refuse a channel that an image does not have, with ImageError."""
+    if not 0 <= channel < channels:
+        raise ImageError(
+            f"{name}: has {channels} channel(s), no channel {channel}: expected 0 to {channels - 1}"
+        )
+
+
 def _is_grey(data: NDArray[Any]) -> bool:
     """Whether the colours of c(z)yx are equal; an even channel count ends with alpha."""
     colours, alpha = (data[:-1], data[-1]) if len(data) % 2 == 0 else (data, data[:0])
@@ -157,13 +185,22 @@ def _is_grey(data: NDArray[Any]) -> bool:
 
 
 def _finite_float32(data: NDArray[Any], path: Path) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is refused below
-        values = np.ascontiguousarray(data, dtype=np.float32)
-    if data.dtype.kind == "f":
-        nan, bad = int(np.isnan(values).sum()), int((~np.isfinite(values)).sum())
-        if bad:
-            raise ImageError(
-                f"{path}: has {nan} NaN and {bad - nan} infinite of {values.size} pixels, "
-                "expected finite values: replace them before prediction"
-            )
+    values = as_float32(data)
+    if data.dtype.kind == "f" and not np.isfinite(values).all():
+        raise not_finite(values, f"{path}: has")
     return values
+
+
+def as_float32(data: NDArray[Any]) -> NDArray[np.float32]:
+    """The pixels as contiguous float32; beyond float32 they become infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(data, dtype=np.float32)
+
+
+def not_finite(values: NDArray[np.float32], beginning: str) -> ImageError:
+    """The error for values of which some are NaN or infinite."""
+    nan, bad = int(np.isnan(values).sum()), int((~np.isfinite(values)).sum())
+    return ImageError(
+        f"{beginning} {nan} NaN and {bad - nan} infinite of {values.size} pixels, "
+        "expected finite values: replace them before prediction"
+    )

@@ -34,14 +34,16 @@ def find_zarr(store: Any, key: str, *, name: str) -> ZarrImage:
 
     Raises:
         ImageError: there is no array.
+        Exception: that of another machine's file system.
     """
     import zarr  # here: most commands read no Zarr
 
     try:
         node = zarr.open(store, mode="r", path=key)
     except (OSError, KeyError, ValueError) as error:
-        held = [entry.name for entry in store.iterdir()] if isinstance(store, Path) else []
-        raise no_array(name, sorted(held)) from error
+        if not isinstance(store, Path):
+            raise  # it may be the connection
+        raise no_array(name, sorted(entry.name for entry in store.iterdir())) from error
     if isinstance(node, zarr.Array):
         return _image_above(store, key, node) or ZarrImage(node, _own_names(node))
     scales = _multiscales(node.attrs)

@@ -57,7 +57,7 @@ def test_blocks_are_read_back_as_one_image(
         voxel_size_um=size,
     )
     for box in blocks(shape, 32):
-        store.write(box, embeddings[(..., *box.slices)])
+        store.write(box, embeddings[(slice(None), *box.slices)])
     for space in (EmbeddingSpace(), EmbeddingSpace(dimensions=DIM, axes=axes)):
         found = read_embeddings(tmp_path / "e.zarr", space)
         assert found.axes == axes
@@ -80,9 +80,10 @@ def test_planes_of_a_stack_go_where_the_specification_has_them(
     embeddings = places(*shape[:-2], DIM, *SHAPE)  # the planes as a model gives them
     for at in product(*map(range, shape[:-2])):
         for box in blocks(SHAPE, 32):
-            store.write(box, embeddings[(*at, slice(None), *box.slices)], at)
+            place: Any = (*at, slice(None), *box.slices)
+            store.write(box, embeddings[place], at)
     np.testing.assert_array_equal(np.asarray(store.array[...]), embeddings.transpose(order))
-    assert store.array.metadata.dimension_names == tuple(named)
+    assert json.loads((store.path / "0/zarr.json").read_text())["dimension_names"] == list(named)
     assert (store.shape, store.chunk) == (shape, (1,) * (len(shape) - 2) + CHUNK)
 
 

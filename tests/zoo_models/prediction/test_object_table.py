@@ -40,6 +40,10 @@ def whole(labels: np.ndarray, image: np.ndarray) -> ObjectSums:
     return partial_table(labels, image, Box.of_shape(labels.shape))
 
 
+def part(labels: np.ndarray, image: np.ndarray, box: Box) -> ObjectSums:
+    return partial_table(labels[box.slices], image[(slice(None), *box.slices)], box)
+
+
 def rows(path: Path) -> dict[str, np.ndarray]:
     with path.open() as file:
         found = list(csv.DictReader(file))
@@ -94,7 +98,7 @@ def test_any_partition_into_blocks_gives_the_same_table(
     shape, boxes = partition
     labels, image = scene(shape)
     expected = whole(labels, image)
-    parts = [partial_table(labels[b.slices], image[(..., *b.slices)], b) for b in boxes]
+    parts = [part(labels, image, box) for box in boxes]
     found = merge_tables(parts)
     for name in ("id", "pixels", "start", "stop", "coordinates"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
@@ -107,7 +111,7 @@ def test_the_order_of_blocks_does_not_show_in_a_single_bit(
 ) -> None:
     shape, boxes = partition
     labels, image = scene(shape)
-    parts = [partial_table(labels[b.slices], image[(..., *b.slices)], b) for b in boxes]
+    parts = [part(labels, image, box) for box in boxes]
     one, other = merge_tables(parts), merge_tables(sorted(parts, key=lambda p: p.pixels.sum()))
     for name in ARRAYS:
         assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name

@@ -36,7 +36,7 @@ def open_tiff(path: Path) -> LazyArray:
                 series, size_um = only_series(path, tiff), tiff_sizes_um(tiff)
                 expect_all_pixels(messages)
                 files = _complete_files(series, path)
-                planes = planes_of(series, path)
+                planes = planes_of(series, path.absolute())
             except BaseException:
                 tiff.close()
                 raise
@@ -70,9 +70,9 @@ def _complete_files(series: Any, path: Path) -> list[Path]:
     Raises:
         ValueError: a page is missing, a file is truncated.
     """
-    ends = {path: 0}
+    ends = {path.absolute(): 0}
     if series.dataoffset is not None:
-        ends[path] = series.dataoffset + series.nbytes
+        ends[path.absolute()] = series.dataoffset + series.nbytes
     else:
         for number, page in enumerate(series):
             if page is None:

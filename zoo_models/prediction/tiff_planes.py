@@ -7,7 +7,8 @@ An image is a row of planes (pages of the file), and a plane is stored in one of
     in high compressed strips  ->  no part can be read: decoded once, plane after plane, into a
                                    temporary file, of which the wanted rows are mapped
 
-A file is mapped anew for each box: pages once touched count as memory until it is unmapped.
+A file is mapped anew for every few rows: what was touched counts as memory until it is unmapped,
+and the system maps some 64 KiB around each touch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -28,6 +30,11 @@ from zoo_models.errors import ImageError
 # A compressed strip above both is decoded only once, with the whole image, into a file.
 HIGH_STRIP_BYTES = 4 << 20
 HIGH_STRIP_ROWS = 64
+
+# Decoded tiles and strips that are kept, since neighbouring boxes share them.
+KEPT_BYTES = 64 << 20
+
+_MAPPED_ROWS = 64
 
 _JPEG = (6, 7, 33007, 34892)
 
@@ -90,18 +97,33 @@ def _plane_by_plane(
     return out
 
 
+def _map(
+    file: tuple[Path, int], shape: tuple[int, ...], dtype: np.dtype[Any], index: Index, *, y: int
+) -> NDArray[Any]:
+    """A box of an array at an offset of a file, axis `y` of which counts the rows."""
+    out = np.empty([s.stop - s.start for s in index], dtype)
+    above = itertools.product(*(range(s.start, s.stop) for s in index[:y]))
+    for target, position in zip(np.ndindex(*out.shape[:y]), above, strict=True):
+        for row in range(index[y].start, index[y].stop, _MAPPED_ROWS):
+            rows = slice(row, min(row + _MAPPED_ROWS, index[y].stop))
+            into = slice(rows.start - index[y].start, rows.stop - index[y].start)
+            part: Any = (*position, rows, *index[y + 1 :])
+            out[(*target, into)] = np.memmap(file[0], dtype, "r", file[1], shape)[part]
+    return out
+
+
 class _Mapped:
     """All planes in one piece, at `offset` of a file."""
 
     def __init__(self, series: Any, path: Path, *, offset: int | None = None) -> None:
-        self.path, self.shape = path, series.shape
-        self.offset = series.dataoffset if offset is None else offset
+        self.file = path, series.dataoffset if offset is None else offset
+        self.shape, self.y = series.shape, series.axes.index("Y")
         order = series.keyframe.parent.byteorder if offset is None else "="
         self.dtype = np.dtype(series.dtype).newbyteorder(order)
         self.chunk = _rows_of(series.shape, series.axes)
 
     def read(self, index: Index) -> NDArray[Any]:
-        return np.array(np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[index])
+        return _map(self.file, self.shape, self.dtype, index, y=self.y)
 
     def close(self) -> None: ...
 
@@ -111,6 +133,7 @@ class _MappedApart:
 
     def __init__(self, series: Any, lead: int) -> None:
         self.series, self.lead = series, lead
+        self.shape, self.y = series.shape[lead:], series.axes.index("Y") - lead
         self.dtype = np.dtype(series.dtype).newbyteorder(series.keyframe.parent.byteorder)
         self.chunk = _rows_of(series.shape, series.axes)
         self._lock = threading.Lock()
@@ -121,9 +144,8 @@ class _MappedApart:
     def _read_plane(self, number: int, index: Index) -> NDArray[Any]:
         with self._lock:  # tifffile reads the tags of a page when it is first asked for it
             page = self.series[number]
-            path, offset = page.parent.filehandle.path, page.dataoffsets[0]
-        shape = self.series.shape[self.lead :]
-        return np.array(np.memmap(path, self.dtype, "r", offset, shape)[index])
+            file = Path(page.parent.filehandle.path), page.dataoffsets[0]
+        return _map(file, self.shape, self.dtype, index, y=self.y)
 
     def close(self) -> None: ...
 
@@ -145,16 +167,13 @@ class _Segments:
         self.plane.decode  # noqa: B018  made now: its cache is not for several threads
         self._lock = threading.Lock()
         self._open: dict[str, BinaryIO] = {}
+        size = self.high * self.wide * self.plane.shaped[-1] * series.dtype.itemsize
+        self._segment = lru_cache(maxsize=max(1, KEPT_BYTES // size))(self._decode)
 
     def read(self, index: Index) -> NDArray[Any]:
         return _plane_by_plane(self.series, index, self.lead, self._read_plane)
 
     def _read_plane(self, number: int, index: Index) -> NDArray[Any]:
-        with self._lock:
-            page = self.series[number]
-            offsets, counts = page.dataoffsets, page.databytecounts
-            tables = {"jpegtables": page.jpegtables} if self.plane.compression in _JPEG else {}
-            path = page.parent.filehandle.path
         first = slice(0, 1)
         apart = index[0] if self.plane.shaped[0] > 1 else first
         together = index[-1] if self.plane.shaped[-1] > 1 else first
@@ -163,33 +182,41 @@ class _Segments:
         rows = range(ys.start // self.high, math.ceil(ys.stop / self.high))
         columns = range(xs.start // self.wide, math.ceil(xs.stop / self.wide))
         for sample, row, column in itertools.product(range(apart.start, apart.stop), rows, columns):
-            number = self._number(sample, row, column)
-            data = self._bytes(path, offsets[number], counts[number])
-            pixels, (_, _, y, x, _), shape = self.plane.decode(data, number, **tables)
-            top, bottom = max(y, ys.start), min(y + shape[1], ys.stop)
-            left, right = max(x, xs.start), min(x + shape[2], xs.stop)
+            pixels, y, x = self._segment(number, sample, row, column)
+            top, bottom = max(y, ys.start), min(y + pixels.shape[0], ys.stop)
+            left, right = max(x, xs.start), min(x + pixels.shape[1], xs.stop)
             target = out[sample - apart.start, top - ys.start : bottom - ys.start]
-            target[:, left - xs.start : right - xs.start] = (
-                self.plane.nodata
-                if pixels is None
-                else pixels[0, top - y : bottom - y, left - x : right - x, together]
-            )
+            target[:, left - xs.start : right - xs.start] = pixels[
+                top - y : bottom - y, left - x : right - x, together
+            ]
         return out.reshape([s.stop - s.start for s in index])
 
-    def _number(self, sample: int, row: int, column: int) -> int:
+    def _decode(
+        self, number: int, sample: int, row: int, column: int
+    ) -> tuple[NDArray[Any], int, int]:
+        """The pixels (y, x, samples) of a tile or strip, and the y and x where they begin."""
         down = math.ceil(self.plane.imagelength / self.high)
         across = math.ceil(self.plane.imagewidth / self.wide)
-        return int((sample * down + row) * across + column)
+        segment = (sample * down + row) * across + column
+        with self._lock:  # tifffile reads the tags of a page when it is first asked for it
+            page = self.series[number]
+            data = self._bytes(page, segment)
+            tables = {"jpegtables": page.jpegtables} if self.plane.compression in _JPEG else {}
+        pixels, (_, _, y, x, _), shape = self.plane.decode(data, segment, **tables)
+        if pixels is None:
+            pixels = np.broadcast_to(np.array(self.plane.nodata, self.series.dtype), shape)
+        return pixels[0], y, x
 
-    def _bytes(self, path: str, offset: int, count: int) -> bytes | None:
+    def _bytes(self, page: Any, segment: int) -> bytes | None:
         """None for a segment that is not stored: it is empty."""
+        offset, count = page.dataoffsets[segment], page.databytecounts[segment]
         if count == 0:
             return None
-        with self._lock:
-            if path not in self._open:
-                self._open[path] = Path(path).open("rb")  # noqa: SIM115  closed in close
-            self._open[path].seek(offset)
-            return self._open[path].read(count)
+        path = page.parent.filehandle.path
+        if path not in self._open:
+            self._open[path] = Path(path).open("rb")  # noqa: SIM115  closed in close
+        self._open[path].seek(offset)
+        return self._open[path].read(count)
 
     def close(self) -> None:
         for file in self._open.values():
@@ -199,7 +226,7 @@ class _Segments:
 class _DecodedOnce:
     """Planes of which no part can be read: a temporary file of all pixels, made when first asked.
 
-    Takes the memory of one plane, and as much disk as the image has pixels.
+    Takes about three times the memory of one plane, and as much disk as the image has pixels.
     """
 
     def __init__(self, series: Any) -> None:

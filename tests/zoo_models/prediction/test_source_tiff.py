@@ -147,6 +147,39 @@ def test_a_tile_that_is_not_stored_is_empty(tmp_path: Path) -> None:
         np.testing.assert_array_equal(source.read(Box((9, 9), (60, 60)))[0], pixels[9:60, 9:60])
 
 
+OME = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{own}"><Image ID="Image:0">
+<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="17" SizeY="33" SizeZ="4"
+SizeC="1" SizeT="1"><Channel ID="Channel:0" SamplesPerPixel="1"/>{planes}</Pixels></Image></OME>"""
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_planes_may_lie_in_several_files(compression: str | None, tmp_path: Path) -> None:
+    stack, ids = positions(4, 33, 17), ("urn:uuid:0", "urn:uuid:1")
+    planes = "".join(
+        f'<TiffData IFD="{z % 2}" FirstZ="{z}" PlaneCount="1">'
+        f'<UUID FileName="{z // 2}.ome.tif">{ids[z // 2]}</UUID></TiffData>'
+        for z in range(4)
+    )
+    for number, own in enumerate(ids):
+        with tifffile.TiffWriter(tmp_path / f"{number}.ome.tif") as writer:
+            for z in range(2):
+                text = None if z else OME.format(own=own, planes=planes)
+                writer.write(
+                    stack[2 * number + z], description=text, metadata=None, compression=compression
+                )
+    with open_source(Place(str(tmp_path / "0.ome.tif")), ndim=3) as source:
+        np.testing.assert_array_equal(
+            source.read(Box((1, 3, 5), (4, 9, 9)))[0], stack[1:, 3:9, 5:9]
+        )
+        before = source.fingerprint()
+        (tmp_path / "1.ome.tif").touch()
+        assert source.fingerprint() != before
+    (tmp_path / "1.ome.tif").unlink()
+    with pytest.raises(ImageError, match=r"0.ome.tif: cannot be read.*1.ome.tif"):
+        open_source(Place(str(tmp_path / "0.ome.tif")), ndim=3)
+
+
 FORMATS: dict[str, dict[str, Any]] = {
     "plain": {},
     "pages": {"metadata": None},

@@ -216,15 +216,15 @@ def test_a_store_is_read_through_urls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "error", "words"),
+    ("url", "words"),
     [
-        ("memory://nothing/a.zarr", ImageError, "cannot be read"),
-        ("https://127.0.0.1:9/a.zarr", ImageError, "Cannot connect"),
-        ("nonsense://a.zarr", ImageError, "Protocol not known: nonsense"),
+        ("memory://nothing/a.zarr", "cannot be read"),
+        ("https://127.0.0.1:9/a.zarr", "Cannot connect"),
+        ("nonsense://a.zarr", "Protocol not known: nonsense"),
     ],
 )
-def test_a_url_that_cannot_be_read_is_refused(url: str, error: Any, words: str) -> None:
-    with pytest.raises(error) as caught:
+def test_a_url_that_cannot_be_read_is_refused(url: str, words: str) -> None:
+    with pytest.raises(ImageError) as caught:
         open_source(Place(url), ndim=2)
     assert words in str(caught.value)
     assert str(caught.value).startswith(f"{url}: ")
@@ -237,10 +237,6 @@ def test_a_library_that_a_url_needs_is_named(monkeypatch: pytest.MonkeyPatch) ->
         open_source(Place("s3://bucket/a.zarr"), ndim=2)
 
 
-def chunk_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name.isdigit())
-
-
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize("change", ["touch", "shorter", "remove", "metadata"])
 def test_the_fingerprint_notices_a_changed_chunk_or_document(
@@ -249,7 +245,7 @@ def test_the_fingerprint_notices_a_changed_chunk_or_document(
     write_ome(tmp_path / "a.zarr", positions(1, 1, 4, 40, 30), version)
     with open_source(Place(str(tmp_path / "a.zarr")), ndim=3) as source:
         before = source.fingerprint()
-        last = chunk_files(tmp_path / "a.zarr" / "0")[-1]
+        last = max(path for path in (tmp_path / "a.zarr" / "0").rglob("[0-9]") if path.is_file())
         if change == "touch":
             now = time.time_ns() + 10**9
             os.utime(last, ns=(now, now))
@@ -260,6 +256,18 @@ def test_the_fingerprint_notices_a_changed_chunk_or_document(
         else:
             document = tmp_path / "a.zarr" / ("zarr.json" if version == "0.5" else ".zattrs")
             document.write_text(document.read_text().replace("360.0", "361.0"))
+        assert source.fingerprint() != before
+
+
+def test_the_fingerprint_looks_at_shards_where_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_zarr, "LOCAL_CHUNKS", 4)
+    path = tmp_path / "a.zarr"
+    array = zarr.create_array(path, data=positions(40, 40), chunks=(10, 10), shards=(20, 20))
+    with open_source(Place(str(path)), ndim=2) as source:
+        before = source.fingerprint()
+        array[39, 39] = 7
         assert source.fingerprint() != before
 
 

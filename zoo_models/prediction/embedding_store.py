@@ -105,6 +105,27 @@ class EmbeddingStore:
         )
         return cls(path, array, channel)
 
+    @classmethod
+    def open(cls, path: Path | str) -> EmbeddingStore:
+        """Open one that `create` has made; nothing is removed.
+
+        Raises:
+            ImageError: there is none.
+        """
+        import zarr
+
+        path = Path(path)
+        try:
+            group = zarr.open_group(path, mode="r+")
+            axes: Any = group.attrs["ome"]["multiscales"][0]["axes"]  # type: ignore[index, call-overload]
+            array: Any = group["0"]
+        except (OSError, KeyError, TypeError, IndexError) as error:
+            raise ImageError(
+                f"{path}: has no embeddings, expected an OME-Zarr store that 'spoco-zoo predict' "
+                "has written"
+            ) from error
+        return cls(path, array, [axis["name"] for axis in axes].index("c"))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the image, without c."""

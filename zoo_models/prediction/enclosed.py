@@ -64,6 +64,21 @@ def finish_enclosed(
     )
 
 
+def all_enclosed(labels: Labels, dim: int) -> BlockFragments:
+    """Instances 1..k of an image that was clustered in one piece: there is nothing beyond it."""
+    _, start = np.unique(labels, return_index=True)
+    start = start[labels.ravel()[start] > 0]
+    order = np.argsort(start)  # finished instances are ascending by first pixel
+    number = np.zeros(len(start) + 1, np.int32)
+    number[1 + order] = np.arange(1, len(start) + 1)
+    none = np.zeros(0, np.int64)
+    table = Fragments(
+        none, none > 0, np.zeros((0, dim), np.float32), none, np.zeros(0), *[none] * 5
+    )
+    empty = np.zeros(labels.shape, np.int32)
+    return BlockFragments(number[labels], start[order], table, empty, empty.astype(np.float32))
+
+
 def open_rows(clusterer: BasinMerging, table: Fragments) -> Mask:
     """Rows (k,) that end outside, have pixels on the shell, or touch such, over any number."""
     reaching = ~table.own

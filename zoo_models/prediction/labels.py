@@ -57,8 +57,8 @@ def write_labels(
     Args:
         path: name ending in .tif or .tiff, by custom `*.ome.tif`.
         labels: (z)yx integers from 0 to 2^32 - 1.
-        axes: 'yx' or 'zyx', as `labels`.
-        voxel_size_um: one size per axis, in micrometres.
+        axes: 'yx' or 'zyx', as `labels`; 'tyx' and 'tzyx' for stacks of images over time.
+        voxel_size_um: one size per axis, in micrometres; of a stack, of the last axes.
         overwrite: replace an existing file.
 
     Raises:
@@ -74,7 +74,8 @@ def write_labels(
         )
     stored = labels.astype(np.uint32)
     metadata: dict[str, Any] = {"axes": axes.upper()}
-    for axis, size in zip(axes.upper(), voxel_size_um or (), strict=False):
+    sizes = voxel_size_um or ()
+    for axis, size in zip(axes.upper()[len(axes) - len(sizes) :], sizes, strict=True):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
     try:
         _write(path, stored, metadata)
@@ -109,12 +110,13 @@ def _expect_writable(
 ) -> None:
     if path.suffix.lower() not in TIFF_SUFFIXES:
         raise ImageError(f"{path}: labels are written as OME-TIFF, expected a name ending in .tif")
-    if axes not in ("yx", "zyx") or labels.ndim != len(axes):
+    if axes not in ("yx", "zyx", "tyx", "tzyx") or labels.ndim != len(axes):
         raise ImageError(
-            f"{path}: labels of shape {labels.shape} with axes '{axes}', expected 'yx' or 'zyx' "
-            "and as many dimensions"
+            f"{path}: labels of shape {labels.shape} with axes '{axes}', expected 'yx', 'zyx', "
+            "'tyx' or 'tzyx' and as many dimensions"
         )
-    if voxel_size_um is not None and len(voxel_size_um) != len(axes):
+    spaces = range(2, len(axes.removeprefix("t")) + 1)
+    if voxel_size_um is not None and len(voxel_size_um) not in spaces:
         raise ImageError(
             f"{path}: voxel size {voxel_size_um} for axes '{axes}', expected one size per axis"
         )

@@ -1,53 +1,271 @@
-"""One image through a package: raw pixels in, instances out."""
+"""One package and many images, of any size: labels, object tables and embeddings in files.
+
+Predictor(package, options)          the network is loaded, and its cost measured, once
+    .prepare(image, targets)         -> Job: what will be done; nothing is written yet
+    .run(job, targets, schedule)     -> number of instances; may be cut and given again
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo_models.checkpoint import sha256
+from zoo_models.errors import ImageError, InputError
 from zoo_models.package import Package
 from zoo_models.prediction.blocks import BlockGrid
-from zoo_models.prediction.clustering import instances
-from zoo_models.prediction.engine import TILE_LIMIT, predict_embeddings
-from zoo_models.prediction.images import Image, expect_image
+from zoo_models.prediction.calibration import Calibration, calibrate, choose_tile
+from zoo_models.prediction.clustering import AS_TRAINED, ClustererOptions
+from zoo_models.prediction.engine import TILE_LIMIT
+from zoo_models.prediction.engines import Engine, EngineChoice, build_engine, fastest_engine
+from zoo_models.prediction.job import Choice, Job, Request, begun
+from zoo_models.prediction.plan import (
+    WHOLE_BYTES,
+    BlockCost,
+    choose_block,
+    chunk_edges,
+    half_the_memory,
+    resident,
+)
+from zoo_models.prediction.schedule import Schedule
+from zoo_models.prediction.source import Place, Source, expect_source, open_source
+from zoo_models.prediction.stream import (
+    Targets,
+    Worker,
+    create_stores,
+    publish,
+    segment,
+    streams,
+)
+
+SMALL = 2**24
+"""Pixels up to which labels are an OME-TIFF by default, and nothing is measured before."""
 
 
-def predict_instances(
-    package: Package,
-    image: Image,
-    *,
-    foreground: NDArray[np.bool_] | None = None,
-    tile_limit: int | None = None,
-    device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.int32]:
-    """Labels (z)yx int32 of the image's size, 0 is background.
+@dataclass(frozen=True)
+class Options:
+    """What a caller wants, for all images; None: to be chosen.
 
-    Tiles lie on the period's grid and mirror the image at its border, so the labels do not depend
-    on the tile size; an image smaller than a tile is padded. With `foreground` (z)yx, pixels where
-    it is false become 0.
+    Attributes:
+        clusterer: in place of the package's own.
+        engine, precision, device: what runs the network; devices, separated by commas.
+        tile: largest tile edge in pixels. memory: bytes that the process may hold.
+        labels: format; None: by size. table, embeddings: None: not written.
+    """
+
+    clusterer: ClustererOptions = AS_TRAINED
+    engine: str = "auto"
+    precision: str = "float32"
+    device: str = "cpu"
+    tile: int | None = None
+    memory: int | None = None
+    labels: Literal["ome-tiff", "ome-zarr"] | None = None
+    table: Literal["csv", "parquet"] | None = None
+    embeddings: Literal["float32", "float16"] | None = None
+
+
+class Predictor:
+    """A package, ready for images.
+
+    at_once: blocks in work at the same time.
 
     Raises:
-        ImageError: the image has other axes or channels than the network takes, or its embeddings
-            are refused by the clusterer.
-        InputError: the clusterer needs a teacher, and the package has none.
+        PackageError: the package cannot be used. InputError: impossible options.
     """
-    expect_image(image, axes=package.geometry.names, channels=package.in_channels)
-    grid = BlockGrid.covering(
-        image.data.shape[1:],
-        package.geometry,
-        tile_limit=tile_limit or TILE_LIMIT[package.geometry.ndim],
-    )
-    embeddings = predict_embeddings(
-        package.network,
-        package.normalisation.apply(image.data),
-        grid,
-        embedding_dim=package.embedding_dim,
-        device=device,
-        progress=progress,
-    )
-    return instances(
-        package.clusterer, embeddings, package.space, foreground=foreground, source=image.path
-    )
+
+    def __init__(self, package: Path, options: Options, *, at_once: int = 2) -> None:
+        self.path = package
+        self.options = options
+        self.at_once = at_once
+        self.package = Package.load(package, options=options.clusterer)
+        self.sha256 = sha256(package) if package.is_file() else _folder_state(package)
+        self._engines: dict[str, EnginePool] = {}
+
+    def prepare(
+        self, image: Place, mask: Place | None, targets: Targets, *, overwrite: bool = False
+    ) -> Job:
+        """What is to be done with one image; taken up where a run with the same request was cut.
+
+        Raises:
+            ImageError: the image does not fit the network.
+            InputError: it does not fit into the memory.
+            OutputExistsError: a run with another request was begun there.
+        """
+        with open_source(image, ndim=self.package.geometry.ndim) as source:
+            expect_source(
+                source, axes=self.package.geometry.names, channels=self.package.in_channels
+            )
+            request = self._request(source, mask)
+            job = begun(targets.folder, request, overwrite=overwrite)
+            if job is not None:
+                return job
+            return Job(
+                request=request,
+                choice=self._choose(source, request),
+                package=self.path.absolute(),
+                axes=source.axes,
+                shape=source.shape,
+                stack=source.stack,
+                voxel_size_um=source.voxel_size_um,
+            )
+
+    def run(self, job: Job, targets: Targets, schedule: Schedule, *, remote: bool = False) -> int:
+        """Do the job, or what is missing of it; returns the number of instances.
+
+        Raises:
+            BlocksFailedError: some blocks could not be done; the others are kept.
+        """
+        folder = targets.folder.absolute()
+        job.save(folder)
+        create_stores(job, folder, self.package.embedding_dim)
+        with Worker(job, folder, self.package, self.engine(job.choice.engine)) as worker:
+            number = segment(job, folder, worker, schedule, remote=remote)
+        publish(job, folder, targets)
+        return number
+
+    def labels_format(self, shape: Sequence[int]) -> Literal["ome-tiff", "ome-zarr"]:
+        """What is asked for, or OME-TIFF for images up to SMALL pixels."""
+        return self.options.labels or ("ome-tiff" if math.prod(shape) <= SMALL else "ome-zarr")
+
+    def engine(self, name: str) -> EnginePool:
+        """The engine of that name on all devices asked for."""
+        if name not in self._engines:
+            devices = self.options.device.split(",")
+            engines = [
+                build_engine(self.path, EngineChoice(name, self.options.precision, device))
+                for device in devices
+            ]
+            self._engines[name] = EnginePool(engines)
+        return self._engines[name]
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What a pixel costs, where it was measured."""
+        return self.__dict__["measured"][1] if "measured" in self.__dict__ else None
+
+    @cached_property
+    def measured(self) -> tuple[str, Calibration]:
+        """The engine, the fastest unless one is asked for, and what a pixel costs in it."""
+        name = self.options.engine
+        if name == "auto":
+            first = self.options.device.split(",")[0]
+            name = fastest_engine(
+                self.path, EngineChoice("auto", self.options.precision, first)
+            ).name
+        engine = self.engine(name)
+        package = self.package
+        return name, calibrate(engine, package.geometry, package.in_channels, package.embedding_dim)
+
+    def _request(self, source: Source, mask: Place | None) -> Request:
+        shape, options, state = source.shape, self.options, None
+        if mask is not None:
+            with open_source(mask, ndim=len(shape)) as inside:
+                _expect_mask(inside, source)
+                state = inside.fingerprint()
+        return Request(
+            package=self.sha256,
+            clusterer=options.clusterer,
+            image=source.place,
+            image_state=source.fingerprint(),
+            mask=mask,
+            mask_state=state,
+            engine=options.engine,
+            precision=options.precision,
+            device=options.device,
+            tile=options.tile,
+            memory=options.memory,
+            labels=self.labels_format([n for _, n in source.stack] + list(shape)),
+            table=options.table,
+            embeddings=options.embeddings,
+        )
+
+    def _choose(self, source: Source, request: Request) -> Choice:
+        package, shape, options = self.package, source.shape, self.options
+        geometry, chunk = package.geometry, chunk_edges(package.geometry)
+        whole = not streams(package.space)
+        small = math.prod(shape) <= TILE_LIMIT[len(shape)] ** len(shape)
+        if small and options.memory is None:
+            name = "torchscript" if options.engine == "auto" else options.engine
+            limit = options.tile or TILE_LIMIT[len(shape)]
+            grid = BlockGrid.covering(shape, geometry, tile_limit=limit)
+            return Choice(name, grid.tile, 1, _up(shape, chunk), chunk, whole)
+        name, calibration = self.measured
+        memory = (options.memory or half_the_memory()) - resident()
+        tile, batch = choose_tile(
+            calibration, geometry, memory // 2, shape=shape, limit=options.tile
+        )
+        left = memory - int(calibration.bytes_per_pixel * math.prod(tile) * batch)
+        if whole:
+            self._expect_room(source, left)
+            return Choice(name, tile, batch, _up(shape, chunk), chunk, whole)
+        cost = BlockCost(package.in_channels, package.embedding_dim, self.at_once)
+        return Choice(name, tile, batch, choose_block(shape, chunk, cost, left), chunk, whole)
+
+    def _expect_room(self, source: Source, left: int) -> None:
+        """A method that needs the image in one piece must find room for it."""
+        method = self.package.space.clusterer.name
+        per_pixel = WHOLE_BYTES[method] + 4 * self.package.embedding_dim
+        wanted = math.prod(source.shape) * per_pixel
+        if wanted > left:
+            raise InputError(
+                f"{source.place.path}: {method} needs the image in one piece, about "
+                f"{wanted / 2**30:.1f} GiB, and {max(left, 0) / 2**30:.1f} GiB are left; give more "
+                "with --memory, cut a part with --region, or take --method basin_merging with a "
+                "model that knows its background."
+            )
+
+
+class EnginePool:
+    """Several engines that are used by one thread each, at most; called like one.
+
+    seconds: spent in the engines so far, all together.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.seconds = 0.0
+        self._free = list(engines)
+        self._count = threading.Semaphore(len(engines))
+        self._lock = threading.Lock()
+        self.name = engines[0].name
+        self.precision = engines[0].precision
+        self.device = ",".join(e.device for e in engines)
+
+    def __call__(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._count:
+            with self._lock:
+                engine = self._free.pop()
+            start = time.perf_counter()
+            try:
+                return engine(tiles)
+            finally:
+                with self._lock:
+                    self.seconds += time.perf_counter() - start
+                    self._free.append(engine)
+
+
+def _expect_mask(mask: Source, image: Source) -> None:
+    if mask.shape != image.shape or mask.channels != 1 or mask.stack != image.stack:
+        raise ImageError(
+            f"{mask.place.path}: is a mask of {mask.shape} pixels in {mask.channels} channel(s), "
+            f"expected {image.shape} in one as the image; name the mask of this image"
+        )
+
+
+def _up(shape: Sequence[int], chunk: Sequence[int]) -> tuple[int, ...]:
+    """The shape in whole chunks."""
+    return tuple(math.ceil(n / c) * c for n, c in zip(shape, chunk, strict=True))
+
+
+def _folder_state(package: Path) -> str:
+    """sha256 of the files of an unpacked package."""
+    folder = package if package.is_dir() else package.parent
+    return " ".join(sha256(file) for file in sorted(folder.rglob("*")) if file.is_file())

@@ -19,9 +19,9 @@ from zoo_models.geometry import Box
 
 @dataclass(frozen=True)
 class Done:
-    """A block was done, or failed: number `count` of `total` in its step, `seconds` after its start.
+    """A block was done, or failed: number `count` of `total` in its step.
 
-    `pixels` counts those of all blocks done so far.
+    `pixels` were done in `seconds`, with all blocks of the step so far.
     """
 
     step: str

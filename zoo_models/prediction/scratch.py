@@ -38,9 +38,10 @@ class ScratchFolder(MutableMapping[str, Arrays]):
         file = self._file(key)
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
+        encoded: dict[str, Any] = {name: _encoded(array) for name, array in arrays.items()}
         try:
             with draft.open("wb") as stream:
-                np.savez(stream, **{name: _encoded(array) for name, array in arrays.items()})
+                np.savez(stream, **encoded)
                 stream.flush()
                 os.fsync(stream.fileno())
             draft.replace(file)

@@ -1,0 +1,294 @@
+"""An image in blocks, cut and taken up again, comes out as the image in one piece."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from tests.e2e.conftest import contents, run
+from tests.training.conftest import discs
+from zoo_models.errors import BlocksFailedError, OutputExistsError
+from zoo_models.prediction.images import read_image, read_labels
+from zoo_models.prediction.job import Job
+from zoo_models.prediction.label_store import LabelStore
+from zoo_models.prediction.predict import Options, Predictor
+from zoo_models.prediction.schedule import Done, Threads
+from zoo_models.prediction.source import Place
+from zoo_models.prediction.stored_embeddings import read_embeddings
+from zoo_models.prediction.stream import Targets, Worker
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.e2e.test_large_images import segmented
+segmented(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), labels="ome-zarr")
+"""
+
+
+def ignore(done: Done) -> None:
+    pass
+
+
+def in_blocks(job: Job, edge: int = 64) -> Job:
+    """The same work in blocks of `edge` pixels."""
+    return replace(job, choice=replace(job.choice, block=(edge, edge), chunk=(32, 32)))
+
+
+def outputs(folder: Path, suffix: str = "tif") -> Targets:
+    return Targets(
+        folder / f"labels.ome.{suffix}", folder / "objects.csv", folder / "embeddings.ome.zarr"
+    )
+
+
+def segmented(
+    package: Path, image: Path, out: Path, *, edge: int = 64, labels: str = "ome-tiff"
+) -> Path:
+    """The labels' path, after a run in blocks with all outputs there are."""
+    options = Options(table="csv", embeddings="float32", labels=labels)  # type: ignore[arg-type]
+    predictor = Predictor(package, options)
+    targets = outputs(out, "tif" if labels == "ome-tiff" else "zarr")
+    job = predictor.prepare(Place(str(image)), None, targets)
+    predictor.run(in_blocks(job, edge), targets, Threads(2, ignore))
+    return targets.labels
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Discs, of which many lie across the seams of blocks of 64 pixels."""
+    path = tmp_path_factory.mktemp("image") / "discs.tif"
+    tifffile.imwrite(path, discs((200, 230), 3)[0], tile=(64, 64))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(package: Path, image: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All outputs of a run in one block."""
+    return segmented(package, image, tmp_path_factory.mktemp("whole"), edge=256).parent
+
+
+@pytest.mark.parametrize("edge", [32, 96])
+def test_blocks_of_any_size_give_the_labels_and_the_table_of_the_whole(
+    package: Path, image: Path, whole: Path, tmp_path: Path, edge: int
+) -> None:
+    labels = read_labels(segmented(package, image, tmp_path, edge=edge))
+    expected = read_labels(whole / "labels.ome.tif")
+    np.testing.assert_array_equal(labels, expected)
+    assert expected.max() > 20
+    assert (tmp_path / "objects.csv").read_text() == (whole / "objects.csv").read_text()
+    assert [path.name for path in tmp_path.glob("*.job")] == []
+
+
+def test_labels_in_blocks_are_those_of_clustering_the_embeddings_at_once(
+    package: Path, whole: Path
+) -> None:
+    predictor = Predictor(package, Options())
+    stored = read_embeddings(whole / "embeddings.ome.zarr", predictor.package.space)
+    expected = predictor.package.clusterer(stored.data)
+    np.testing.assert_array_equal(read_labels(whole / "labels.ome.tif"), expected)
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(
+    package: Path, image: Path, tmp_path: Path
+) -> None:
+    """Killed as soon as some more of it is kept; byte for byte."""
+    undisturbed = segmented(package, image, tmp_path / "undisturbed", labels="ome-zarr").parent
+    out = tmp_path / "killed"
+    folder = outputs(out, "zarr").folder
+    command = [sys.executable, "-c", KILLED, str(package), str(image), str(out)]
+    for wanted in (1, 9, 40):
+        process = subprocess.Popen(command)
+        while process.poll() is None and sum(1 for _ in folder.rglob("*.npz")) < wanted:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    segmented(package, image, out, labels="ome-zarr")
+    assert contents(out) == contents(undisturbed)
+
+
+def test_a_full_disk_fails_a_block_and_keeps_the_others(
+    package: Path, image: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = LabelStore.write
+
+    def full(self: LabelStore, box: object, *rest: object) -> None:
+        if box.start == (64, 128):  # type: ignore[attr-defined]
+            raise OSError(28, os.strerror(28))
+        write(self, box, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LabelStore, "write", full)
+    with pytest.raises(BlocksFailedError) as error:
+        segmented(package, image, tmp_path)
+    assert "1 of 16 blocks failed in step 'labels': block (64, 128) to (128, 192)" in str(
+        error.value
+    )
+    assert "No space left" in str(error.value)
+    monkeypatch.undo()
+    done: list[Done] = []
+    monkeypatch.setattr("tests.e2e.test_large_images.ignore", done.append)
+    labels = read_labels(segmented(package, image, tmp_path))
+    assert [(d.step, d.block.start) for d in done] == [("labels", (64, 128))]
+    np.testing.assert_array_equal(labels, read_labels(whole / "labels.ome.tif"))
+
+
+def test_what_was_changed_meanwhile_is_refused(
+    package: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "discs.tif"
+    copy.write_bytes(image.read_bytes())
+
+    def cut(self: Worker, *rest: object) -> None:
+        raise RuntimeError("cut")
+
+    monkeypatch.setattr(Worker, "write", cut)
+    with pytest.raises(BlocksFailedError):
+        segmented(package, copy, tmp_path)
+    monkeypatch.undo()
+    os.utime(copy, (1, 1))
+    with pytest.raises(OutputExistsError, match=r"image contents .* now .* --overwrite"):
+        segmented(package, copy, tmp_path)
+    predictor = Predictor(package, Options(tile=200))
+    with pytest.raises(OutputExistsError, match="tile None, now 200"):
+        predictor.prepare(Place(str(copy)), None, outputs(tmp_path))
+    job = predictor.prepare(Place(str(copy)), None, outputs(tmp_path), overwrite=True)
+    assert job.request.tile == 200
+    assert not outputs(tmp_path).folder.exists()
+
+
+def test_a_zarr_becomes_labels_with_a_pyramid_and_embeddings_of_half_the_size(
+    package: Path, image: Path, tmp_path: Path
+) -> None:
+    stored = zarr.create_array(
+        tmp_path / "discs.zarr", shape=(200, 230), chunks=(64, 64), dtype="u1"
+    )
+    stored[:] = tifffile.imread(image)
+    options = ("--labels", "ome-zarr", "--embeddings", "float16", "--axes", "yx")
+    outcome = run("predict", package, tmp_path / "discs.zarr", "-o", tmp_path / "out", *options)
+    assert outcome.code == 0, outcome.err
+    assert run("predict", package, image, "-o", tmp_path / "tif").code == 0
+    expected = read_labels(tmp_path / "tif" / "discs_labels.ome.tif")
+    labels = LabelStore.open(tmp_path / "out" / "discs_labels.ome.zarr").read()
+    np.testing.assert_array_equal(labels, expected)
+    embeddings = zarr.open_group(tmp_path / "out" / "discs_embeddings.ome.zarr")["0"]
+    assert (embeddings.dtype, embeddings.shape) == (np.float16, (4, 200, 230))
+
+
+def test_the_planes_of_a_stack_are_images_of_their_own_with_ids_of_their_own(
+    package: Path, tmp_path: Path
+) -> None:
+    planes = np.stack([discs((48, 64), seed)[0] for seed in (20, 21)])
+    tifffile.imwrite(tmp_path / "stack.tif", planes, metadata={"axes": "ZYX"}, ome=True)
+    outcome = run("predict", package, tmp_path / "stack.tif", "-o", tmp_path)
+    assert outcome.code == 0, outcome.err
+    found = read_labels(tmp_path / "stack_labels.ome.tif")
+    numbers = 0
+    for plane, labels in zip(planes, found, strict=True):
+        tifffile.imwrite(tmp_path / "plane.tif", plane)
+        run("predict", package, tmp_path / "plane.tif", "-o", tmp_path, "--overwrite")
+        expected = read_labels(tmp_path / "plane_labels.ome.tif")
+        np.testing.assert_array_equal(labels, np.where(expected > 0, expected + numbers, 0))
+        numbers += expected.max()
+    assert numbers >= 6
+
+
+def test_a_region_is_an_image_of_its_own(package: Path, image: Path, tmp_path: Path) -> None:
+    outcome = run("predict", package, image, "-o", tmp_path, "--region", "40:150,16:200")
+    assert outcome.code == 0, outcome.err
+    tifffile.imwrite(tmp_path / "cut.tif", read_image(image).data[0, 40:150, 16:200])
+    assert run("predict", package, tmp_path / "cut.tif", "-o", tmp_path).code == 0
+    np.testing.assert_array_equal(
+        read_labels(tmp_path / "discs_labels.ome.tif"), read_labels(tmp_path / "cut_labels.ome.tif")
+    )
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(
+    package: Path, image: Path, tmp_path: Path
+) -> None:
+    outcome = run("predict", package, image, "-o", tmp_path / "out", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    for word in ("200 x 230 pixels", "tiles", "blocks  1 of 200 x 230", "torchscript", "KiB"):
+        assert word in outcome.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_events_for_pipelines_are_one_json_per_line(
+    package: Path, image: Path, tmp_path: Path
+) -> None:
+    outcome = run("predict", package, image, "missing.tif", "-o", tmp_path, "--json")
+    assert outcome.code == 2
+    outcome = run("predict", package, image, "-o", tmp_path, "--json")
+    events = [json.loads(line) for line in outcome.out.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds == ["plan", "block", "block", "image"]
+    assert events[0]["shape"] == [200, 230]
+    assert [event["step"] for event in events[1:3]] == ["fragments", "labels"]
+    assert events[-1]["instances"] == read_labels(events[-1]["labels"]).max()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--memory", "much"), ("--memory much", "4GiB")),
+        (("--labels", "png"), ("--labels png", "ome-zarr")),
+        (("--table", "xlsx"), ("--table xlsx", "parquet")),
+        (("--embeddings", "int8"), ("--embeddings int8", "float16")),
+        (("--precision", "half"), ("--precision half", "bfloat16")),
+        (("--region", "1:2"), ("region", "y")),
+        (("--region", "a:b,1:2"), ("--region a:b,1:2", "0:2048")),
+        (("--region", "0:500,0:10"), ("(0, 500)", "200")),
+        (("--axes", "xyz"), ("xyz",)),
+        (("--engine", "magic"), ("magic", "torchscript")),
+        (("--scheduler", "tcp://127.0.0.1:1"), ("tcp://127.0.0.1:1", "dask")),
+        (("--memory", "1MB"), ("MiB", "--memory")),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(
+    package: Path, image: Path, tmp_path: Path, options: tuple[str, str], words: tuple[str, ...]
+) -> None:
+    line = run("predict", package, image, "-o", tmp_path, *options).error
+    for word in words:
+        assert word in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_was_cut_goes_on_with_the_images_that_are_missing(
+    package: Path, image: Path, tmp_path: Path
+) -> None:
+    assert run("predict", package, image, "-o", tmp_path).code == 0
+    before = contents(tmp_path)
+    assert "--skip-existing" in run("predict", package, image, "-o", tmp_path).error
+    other = tmp_path / "other.tif"
+    other.write_bytes(image.read_bytes())
+    outcome = run("predict", package, image, other, "-o", tmp_path, "--skip-existing")
+    assert outcome.out.count("instances") == 1
+    assert {name: contents(tmp_path)[name] for name in before} == before
+
+
+def test_two_processes_of_dask_give_the_same_bytes(
+    package: Path, image: Path, tmp_path: Path
+) -> None:
+    from dask.distributed import Client, LocalCluster
+
+    from zoo_models.prediction.schedule import DaskCluster
+
+    for name, remote in (("threads", False), ("dask", True)):
+        predictor = Predictor(package, Options(labels="ome-zarr"))
+        targets = replace(outputs(tmp_path / name, "zarr"), table=None, embeddings=None)
+        job = in_blocks(predictor.prepare(Place(str(image)), None, targets))
+        if not remote:
+            predictor.run(job, targets, Threads(2, ignore))
+            continue
+        two = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        with two as cluster, Client(cluster) as client:
+            predictor.run(job, targets, DaskCluster(client, ignore), remote=True)
+    assert contents(tmp_path / "dask") == contents(tmp_path / "threads")

@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,13 +171,16 @@ class Source:
                 f"{self.place.path}: {self._where(stored, at)} cannot be read "
                 f"({first_line(error)}), expected a complete image: copy or export it again"
             ) from error
-        seen = "c" + self.axes
-        order = [i for i, name in enumerate(self.names) if name not in seen]
-        order += [self.names.index(name) for name in seen if name in self.names]
-        values = as_float32(data.transpose(order).reshape(self.channels, *box.shape))
+        values = as_float32(self._ordered(data).reshape(self.channels, *box.shape))
         if data.dtype.kind == "f" and not np.isfinite(values).all():
             raise not_finite(values, f"{self.place.path}: {self._where(stored, at)} has")
         return values
+
+    def _ordered(self, data: NDArray[Any]) -> NDArray[Any]:
+        """What was read, with the axes that the network sees last: c(z)yx; others have length 1."""
+        seen = "c" + self.axes
+        order = [i for i, name in enumerate(self.names) if name not in seen]
+        return data.transpose(order + [self.names.index(a) for a in seen if a in self.names])
 
     def _index(self, stored: Box, at: tuple[int, ...]) -> dict[str, slice]:
         """Stored axis -> what of it is read; those that are left out have length 1."""

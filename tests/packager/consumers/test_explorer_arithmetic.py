@@ -105,13 +105,11 @@ def expect_equal(mine: dict[str, Any], theirs: Placement | Refusal) -> None:
 
 def wrapped_axis(network: ValidUNetAxis) -> MeasuredAxis:
     """What `measure` finds of the wrapper that packages ship: size kept, one halo of it blank."""
-    halo, reach, one, zero = network.halo, network.shrink, Fraction(1), Fraction(0)
+    halo, reach, size = network.halo, network.shrink, (Fraction(1), Fraction(0))
     at = (reach,) * network.period
-    field = ProbedAxis(reach, reach, True, network.period, one, zero, at, at)
-    blank = (halo, halo)
-    return MeasuredAxis(
-        "x", halo, halo, True, (reach, reach), blank, network.period, one, zero, field
-    )
+    field = ProbedAxis(reach, reach, True, network.period, *size, at, at)
+    sides = ((reach, reach), (halo, halo))
+    return MeasuredAxis("x", halo, halo, True, *sides, network.period, *size, field)
 
 
 @given(networks)
@@ -119,14 +117,8 @@ def test_the_network_and_its_right_declaration_are_those_of_geometry(
     network: ValidUNetAxis,
 ) -> None:
     mine = JS("networkAxis", of_page(network))
-    assert mine == {
-        "period": network.period,
-        "shrink": network.shrink,
-        "residue": network.residue,
-        "cropBefore": network.crop_before,
-        "halo": network.halo,
-        "cropAfter": network.crop_after,
-    }
+    python = {name: re.sub("([A-Z])", r"_\1", name).lower() for name in mine}
+    assert mine == {name: getattr(network, python[name]) for name in mine}
     right = TileGeometry.from_network([network, network]).axes[0]
     assert JS("rightDeclaration", mine) == declared(right)
 
@@ -272,6 +264,19 @@ def test_an_image_padded_as_the_page_says_is_exact(
     assert found["padded"] == padded
 
 
+@given(small_networks, st.integers(0, 3), st.integers(1, 40), st.integers(1, 4))
+def test_one_size_called_right_is_exact_in_all_three_programs(
+    network: ValidUNetAxis, more: int, tile: int, times: int
+) -> None:
+    period = network.period
+    axis = DeclaredAxis(tile * period, 0, network.halo + more * period)
+    assume(JS("fixedSizeIsRight", declared(axis), JS("networkAxis", of_page(network))))
+    state = page_state(network, axis, [axis.minimum + 2 * times * period] * 2) | {"channels": 1}
+    for consumer in ("core", "ilastik", "jdll"):
+        found = JS("explore", {**state, "consumer": consumer})
+        assert found["outcome"] == "exact" or "100 MiB" in found["refusal"]["reason"]
+
+
 @pytest.mark.parametrize("consumer", ["core", "ilastik", "jdll"])
 @pytest.mark.parametrize("halo", [24, 20, 28])
 def test_pixels_called_wrong_differ_in_a_real_network(
@@ -279,9 +284,8 @@ def test_pixels_called_wrong_differ_in_a_real_network(
 ) -> None:
     network = toy(2)  # period 4, shrink 20, halo 24
     shape, axes = (121, 140), [DeclaredAxis(64, 0, halo)] * 2
-    placed = {"core": core.place, "ilastik": ilastik.place, "jdll": jdll.place}[consumer](
-        axes, shape
-    )
+    module = {"core": core, "ilastik": ilastik, "jdll": jdll}[consumer]
+    placed = module.place(axes, shape)
     assert isinstance(placed, Placement)
     image = noise(shape)
     truth = network.whole(image, placed.padding)

@@ -66,10 +66,10 @@ def test_everything_installed_satisfies_the_runtime_requirements() -> None:
     assert wrong == []
 
 
-def test_the_extras_are_there_and_dev_holds_train() -> None:
+def test_the_extras_are_there_and_dev_holds_the_others() -> None:
     extras = PROJECT["optional-dependencies"]
     assert set(extras) == {"train", "large", "dev"}
-    assert "spoco-zoo[train]" in extras["dev"]
+    assert "spoco-zoo[large,train]" in extras["dev"]
 
 
 def test_the_wheel_holds_the_three_floors_with_their_types() -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.e2e.conftest import Chain, run
 from training.experiments import spoco
+from training.experiments.shift_equivariance import suite as shift_suite
+from training.experiments.shift_equivariance.suite import EXPERIMENTS
 from training.experiments.suite import Suite
 from zoo_models.checkpoint import Checkpoint
 
@@ -40,6 +42,31 @@ def test_the_suites_and_their_runs_are_listed() -> None:
     for suite in spoco.SUITES.values():
         assert f"{suite.name}: {suite.title}" in outcome.out
         assert all(row.name in outcome.out for row in suite.runs)
+    for experiment in EXPERIMENTS.values():
+        assert f"  {experiment.name:20s} {experiment.title}\n" in outcome.out
+
+
+def test_an_experiment_prints_its_table_and_is_read_back_the_second_time(tmp_path: Path) -> None:
+    command = ("experiments", "run", "fig5-fixed", "--quick", "-o", tmp_path)
+    first = run(*command)
+    assert first.code == 0, first.err
+    assert "| P | w | steps | loss | upsampling |" in first.out
+    assert "- holds: 1 id in 4 x 4 pixels.\n" in first.out
+    folder = tmp_path / "shift_equivariance"
+    network = folder / "networks" / "quick" / "ones-fixed-seed0" / "checkpoint.safetensors"
+    assert Checkpoint.load(network).provenance["setup"]["steps"] == 100
+    network.unlink()  # a second run would have to train again
+    assert run(*command) == first
+    assert not network.exists()
+
+
+def test_all_runs_every_experiment_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: EXPERIMENTS[name] for name in ("fig5-fixed",)}
+    monkeypatch.setattr(shift_suite, "EXPERIMENTS", few)
+    whole = run("experiments", "all", "--quick", "-o", tmp_path)
+    assert whole.code == 0, whole.err
+    assert whole.out.count("### ") == 1
+    assert run("experiments", "run", "all", "--quick", "-o", tmp_path) == whole
 
 
 def test_a_suite_is_run_and_gives_a_table(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +96,8 @@ def test_a_suite_is_run_and_gives_a_table(chain: Chain, monkeypatch: pytest.Monk
         (("dsb2018",), "No suite 'dsb2018'; expected one of dsb2018_fluo"),
         (("dsb2018_fluo", "--only", "huge"), "no run 'huge'; expected full, "),
         (("dsb2018_fluo", "--only", "full"), "splits.json"),
+        (("dsb2018_fluo", "--quick"), "has no --quick"),
+        (("fig2a", "--only", "full"), "options of suites, and fig2a is an experiment"),
     ],
 )
 def test_what_cannot_be_run_is_refused(arguments: tuple[str, ...], complaint: str) -> None:

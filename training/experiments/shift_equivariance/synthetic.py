@@ -186,7 +186,7 @@ def ids(name: str, conditions: Conditions) -> Measured:
     }
     return Measured(
         [row],
-        {f"{bound} ids in {side} x {side} pixels": row["ids"] == bound},
+        {f"{bound} {'id' if bound == 1 else 'ids'} in {side} x {side} pixels": row["ids"] == bound},
         {f"{name}.png": figures.panels([figures.embedding_picture(answer)], enlarge=6)},
         notes=("All pixels of the picture are 1; each is an instance for the loss.",),
     )

@@ -18,7 +18,9 @@ def facts_of(job: Job, predictor: Predictor) -> dict[str, Any]:
     pixels = images * math.prod(job.shape)
     grid = BlockGrid(job.shape, choice.tile, geometry)
     calibration = predictor.calibration
-    seconds = None if calibration is None else calibration.seconds_per_pixel * _computed(job, grid)
+    seconds = None
+    if calibration is not None:
+        seconds = calibration.seconds(choice.tile) * math.prod(job.shape) / math.prod(grid.kept)
     return {
         "image": job.request.image.path,
         "axes": job.all_axes,
@@ -63,12 +65,6 @@ def in_words(facts: dict[str, Any], labels: Path) -> str:
         else f"  time    about {_duration(seconds)} in the network",
     ]
     return "\n".join(lines)
-
-
-def _computed(job: Job, grid: BlockGrid) -> float:
-    """Pixels that go through the network, halos included."""
-    kept = math.prod(grid.kept)
-    return math.prod(job.shape) * math.prod(grid.tile) / kept
 
 
 def _embedding_bytes(job: Job, predictor: Predictor, pixels: int) -> int:

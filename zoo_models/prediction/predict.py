@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,13 @@ from zoo_models.prediction.blocks import BlockGrid
 from zoo_models.prediction.calibration import Calibration, calibrate, choose_tile
 from zoo_models.prediction.clustering import AS_TRAINED, ClustererOptions
 from zoo_models.prediction.engine import TILE_LIMIT
-from zoo_models.prediction.engines import Engine, EngineChoice, build_engine, fastest_engine
+from zoo_models.prediction.engines import (
+    Engine,
+    EngineChoice,
+    Fastest,
+    build_engine,
+    fastest_engine,
+)
 from zoo_models.prediction.job import Choice, Job, Request, begun
 from zoo_models.prediction.plan import (
     WHOLE_BYTES,
@@ -88,7 +93,9 @@ class Predictor:
         self.at_once = at_once
         self.package = Package.load(package, options=options.clusterer)
         self.sha256 = sha256(package) if package.is_file() else _folder_state(package)
+        self.fastest: Fastest | None = None
         self._engines: dict[str, EnginePool] = {}
+        self._measured: tuple[str, Calibration] | None = None
 
     def prepare(
         self, image: Place, mask: Place | None, targets: Targets, *, overwrite: bool = False
@@ -149,21 +156,28 @@ class Predictor:
 
     @property
     def calibration(self) -> Calibration | None:
-        """What a pixel costs, where it was measured."""
-        return self.__dict__["measured"][1] if "measured" in self.__dict__ else None
+        """What a tile costs, where it was measured."""
+        return self._measured[1] if self._measured else None
 
-    @cached_property
-    def measured(self) -> tuple[str, Calibration]:
-        """The engine, the fastest unless one is asked for, and what a pixel costs in it."""
-        name = self.options.engine
-        if name == "auto":
-            first = self.options.device.split(",")[0]
-            name = fastest_engine(
-                self.path, EngineChoice("auto", self.options.precision, first)
-            ).name
-        engine = self.engine(name)
-        package = self.package
-        return name, calibrate(engine, package.geometry, package.in_channels, package.embedding_dim)
+    def measured(self, pixels: int) -> tuple[str, Calibration]:
+        """The engine, the fastest unless one is asked for, and what a tile costs in it; once.
+
+        pixels: that the network will have to compute, about.
+        """
+        if self._measured is None:
+            name, package = self.options.engine, self.package
+            if name == "auto":
+                first = self.options.device.split(",")[0]
+                choice = EngineChoice("auto", self.options.precision, first)
+                self.fastest = fastest_engine(self.path, choice, pixels=pixels)
+                name = self.fastest.name
+            self._measured = (
+                name,
+                calibrate(
+                    self.engine(name), package.geometry, package.in_channels, package.embedding_dim
+                ),
+            )
+        return self._measured
 
     def _request(self, source: Source, mask: Place | None) -> Request:
         shape, options, state = source.shape, self.options, None
@@ -198,12 +212,12 @@ class Predictor:
             limit = options.tile or TILE_LIMIT[len(shape)]
             grid = BlockGrid.covering(shape, geometry, tile_limit=limit)
             return Choice(name, grid.tile, 1, _up(shape, chunk), chunk, whole)
-        name, calibration = self.measured
+        name, calibration = self.measured(math.prod(shape) * math.prod(n for _, n in source.stack))
         memory = (options.memory or half_the_memory()) - resident()
         tile, batch = choose_tile(
             calibration, geometry, memory // 2, shape=shape, limit=options.tile
         )
-        left = memory - int(calibration.bytes_per_pixel * math.prod(tile) * batch)
+        left = memory - calibration.peak_bytes(tile, batch)
         if whole:
             self._expect_room(source, left)
             return Choice(name, tile, batch, _up(shape, chunk), chunk, whole)

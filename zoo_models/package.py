@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from zoo_models.checkpoint import ClustererSettings, Normalisation, sha256
 from zoo_models.errors import GeometryError, InputError, PackageError
 from zoo_models.geometry import AxisTiling, TileGeometry
+from zoo_models.package_config import PackageConfig
 from zoo_models.postprocessing import CLUSTERERS, Clusterer, build_clusterer, clusterer_file
 from zoo_models.prediction.clustering import AS_TRAINED, ClustererOptions, EmbeddingSpace
 from zoo_models.prediction.engine import Network
@@ -35,6 +36,14 @@ RDF_NAMES = (RDF, "bioimageio.yaml", "model.yaml")
 
 TEACHER_CHANNEL = "teacher_"
 """Names of output channels that are not the network's begin so (see packager/kinds.py)."""
+
+WeightFormat = Literal["torchscript", "onnx", "pytorch_state_dict"]
+FORMS: dict[WeightFormat, str] = {
+    "torchscript": "TorchScript",
+    "onnx": "ONNX",
+    "pytorch_state_dict": "PyTorch",
+}
+"""The forms in which a package may carry its network, and their names."""
 
 OURS = "a package written by 'spoco-zoo export'"
 
@@ -75,17 +84,19 @@ class Package:
         """
         with opened(source) as content:
             description = description_of(source, content)
-            config = _config(source, description)
+            config = config_of(source, description)
             space = _space(source, config, description, options)
             return cls(
                 source=source,
-                geometry=_geometry(source, config),
+                geometry=geometry_of(source, config),
                 in_channels=_channels(description.inputs[0]),
                 embedding_dim=_channels(description.outputs[0]),
                 normalisation=Normalisation(config.normalisation.gain, config.normalisation.offset),
                 space=space,
                 clusterer=build_clusterer(space.clusterer),
-                network=_torchscript(source, content, description, device),
+                network=load_torchscript(
+                    source, weight_bytes(source, content, description, "torchscript"), device
+                ),
             )
 
 
@@ -97,47 +108,7 @@ def read_space(source: Path, options: ClustererOptions = AS_TRAINED) -> Embeddin
     """
     with opened(source) as content:
         description = description_of(source, content)
-    return _space(source, _config(source, description), description, options)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class _Geometry(_Section):
-    halo: list[int]
-    step: list[int]
-    min: list[int]
-    period: list[int]
-    shrink: list[int]
-
-
-class _Normalisation(_Section):
-    gain: float
-    offset: float
-
-
-class _Embedding(_Section):
-    delta_v: float
-    delta_d: float
-
-
-class _Clusterer(_Section):
-    name: str
-    sha256: str
-    settings: dict[str, float | int | bool | list[float]]
-
-
-class _Config(_Section):
-    """`config.spoco_zoo` of the description, as far as prediction reads it."""
-
-    version: Literal[1]
-    kind: str = "embeddings"
-    axes: Literal["yx", "zyx"]
-    geometry: _Geometry
-    normalisation: _Normalisation
-    embedding: _Embedding
-    clusterer: _Clusterer
+    return _space(source, config_of(source, description), description, options)
 
 
 @contextmanager
@@ -192,7 +163,8 @@ def description_of(source: Path, content: zipfile.ZipFile | Path, *, expected: s
     return description
 
 
-def _config(source: Path, description: Any) -> _Config:
+def config_of(source: Path, description: Any) -> PackageConfig:
+    """What `spoco-zoo export` wrote into a description; PackageError where it did not."""
     values = (getattr(description.config, "model_extra", None) or {}).get("spoco_zoo")
     if values is None:
         raise PackageError(
@@ -200,7 +172,7 @@ def _config(source: Path, description: Any) -> _Config:
             "others run with 'bioimageio predict'."
         )
     try:
-        config = _Config.model_validate(values)
+        config = PackageConfig.model_validate(values)
     except ValidationError as error:
         places = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
         raise PackageError(
@@ -215,7 +187,8 @@ def _config(source: Path, description: Any) -> _Config:
     return config
 
 
-def _geometry(source: Path, config: _Config) -> TileGeometry:
+def geometry_of(source: Path, config: PackageConfig) -> TileGeometry:
+    """The declared tiling; PackageError where it cannot be."""
     declared = config.geometry
     columns = (declared.min, declared.step, declared.period, declared.shrink, declared.halo)
     try:
@@ -229,28 +202,45 @@ def _channels(tensor: Any) -> int:
     return next(int(axis.size) for axis in tensor.axes if axis.type == "channel")
 
 
-def _torchscript(
-    source: Path, content: zipfile.ZipFile | Path, description: Any, device: str
-) -> Network:
-    weights = description.weights.torchscript
+def weight_bytes(
+    source: Path, content: zipfile.ZipFile | Path, description: Any, form: WeightFormat
+) -> bytes:
+    """One of the package's weight files, as its description tells.
+
+    Raises:
+        PackageError: there are no weights of this form, or the file has other bytes.
+    """
+    weights = getattr(description.weights, form)
     if weights is None:
-        raise PackageError(f"{source}: has no TorchScript weights; export the package again.")
+        raise PackageError(f"{source}: has no {FORMS[form]} weights; export the package again.")
     try:
-        data = _read(content, str(weights.source))
+        data = read_bytes(content, str(weights.source))
         if hashlib.sha256(data).hexdigest() != weights.sha256:
             raise ValueError("other bytes than its description tells")
+    except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unusable(source, form, error) from error
+    return data
+
+
+def load_torchscript(source: Path, data: bytes, device: str) -> torch.jit.ScriptModule:
+    """The network in a TorchScript file's bytes, on `device`; PackageError where it is none."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            network: Network = torch.jit.load(io.BytesIO(data), map_location=device)
-    except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise PackageError(
-            f"{source}: its TorchScript weights cannot be loaded ({_first_line(error)}); "
-            "download or export the package again."
-        ) from error
+            network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data), map_location=device)
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise _unusable(source, "torchscript", error) from error
     return network
 
 
-def _read(content: zipfile.ZipFile | Path, name: str) -> bytes:
+def _unusable(source: Path, form: WeightFormat, error: BaseException) -> PackageError:
+    return PackageError(
+        f"{source}: its {FORMS[form]} weights cannot be loaded ({_first_line(error)}); "
+        "download or export the package again."
+    )
+
+
+def read_bytes(content: zipfile.ZipFile | Path, name: str) -> bytes:
     """One file of the package. The library's own reader would leave it open."""
     if isinstance(content, zipfile.ZipFile):
         return content.read(name)
@@ -258,7 +248,7 @@ def _read(content: zipfile.ZipFile | Path, name: str) -> bytes:
 
 
 def _space(
-    source: Path, config: _Config, description: Any, options: ClustererOptions
+    source: Path, config: PackageConfig, description: Any, options: ClustererOptions
 ) -> EmbeddingSpace:
     own = ClustererSettings(config.clusterer.name, dict(config.clusterer.settings))
     channel = next(axis for axis in description.outputs[0].axes if axis.type == "channel")
@@ -274,7 +264,7 @@ def _space(
     return options.applied(space)
 
 
-def _expect_installed(source: Path, config: _Config, own: ClustererSettings) -> None:
+def _expect_installed(source: Path, config: PackageConfig, own: ClustererSettings) -> None:
     """The package's own method is to run: it must be the very file that was tested with it."""
     # the version first: another one may take other settings
     known = own.name in CLUSTERERS

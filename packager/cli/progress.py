@@ -43,7 +43,7 @@ class Follower:
             }
             self._event("block", **facts)
             return
-        if done.error is not None:
+        if done.error is not None and done.total > 1:
             where = f"block {done.block.start} to {done.block.stop}"
             typer.echo(f"failed: {where} in step '{done.step}': {done.error}", err=True)
         self._bar(done)

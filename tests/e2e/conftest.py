@@ -24,6 +24,7 @@ from zoo_models.geometry import AxisTiling, TileGeometry
 from zoo_models.package import Package
 from zoo_models.postprocessing import CLUSTERERS, build_clusterer
 from zoo_models.prediction.clustering import AS_TRAINED, ClustererOptions, EmbeddingSpace
+from zoo_models.prediction.engines import EngineChoice
 
 STEPS = {"max_steps = 4": "max_steps = 120", "epoch_steps = 2": "epoch_steps = 60"}
 """Enough for a tiny network to find some discs; about two seconds."""
@@ -150,6 +151,15 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
+class Brightness:
+    """An engine without a network."""
+
+    name, precision, device = "torchscript", "float32", "cpu"
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        return np.concatenate([tiles, -tiles], axis=1)
+
+
 @pytest.fixture
 def volumes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any package loads as one for 3D stacks, whose embedding of a voxel is its brightness."""
@@ -157,9 +167,6 @@ def volumes(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(
         source: Path, *, device: str = "cpu", options: ClustererOptions = AS_TRAINED
     ) -> Package:
-        def network(x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([x, -x], dim=1)
-
         own = ClustererSettings(next(iter(CLUSTERERS)), {"background": [0.0, 0.0]})
         space = options.applied(EmbeddingSpace(clusterer=own, dimensions=2, axes="zyx"))
         return Package(
@@ -168,12 +175,16 @@ def volumes(monkeypatch: pytest.MonkeyPatch) -> None:
             in_channels=1,
             embedding_dim=2,
             normalisation=Normalisation(gain=0.1),
-            network=network,
+            network=lambda x: torch.cat([x, -x], dim=1),
             space=space,
             clusterer=build_clusterer(space.clusterer),
         )
 
+    def brightness(source: Path, choice: EngineChoice) -> Brightness:
+        return Brightness()
+
     monkeypatch.setattr(Package, "load", load)
+    monkeypatch.setattr("zoo_models.prediction.predict.build_engine", brightness)
 
 
 GREY = np.full((48, 64), 80, np.uint8)
@@ -244,8 +255,11 @@ BAD_IMAGES: dict[Callable[[Path], None], tuple[str, ...]] = {
     truncated: ("cannot be read", "expected a complete", "again"),
     text: ("cannot be read", "expected a complete TIF", "again"),
     empty: ("cannot be read", "expected a complete", "again"),
-    colour: ("3 channel(s) (colour)", "expected 1", "--channel 0"),
     stack: ("3D stack", "expected a 2D image", "3D network"),
+    colour: ("3 channel(s) (colour)", "expected 1", "--channel 0"),
     complex_numbers: ("complex64", "expected", "convert"),
 }
 bad_images = pytest.mark.parametrize("spoil", BAD_IMAGES, ids=lambda spoil: spoil.__name__)
+bad_for_predict = pytest.mark.parametrize(  # which takes the planes of a stack one by one
+    "spoil", [spoil for spoil in BAD_IMAGES if spoil is not stack], ids=lambda spoil: spoil.__name__
+)

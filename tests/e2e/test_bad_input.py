@@ -22,7 +22,7 @@ from tests.e2e.conftest import (
     GREY,
     Chain,
     assert_says,
-    bad_images,
+    bad_for_predict,
     nan,
     refused,
     run,
@@ -31,14 +31,14 @@ from tests.e2e.conftest import (
 from zoo_models.prediction.images import read_labels
 
 
-@bad_images
+@bad_for_predict
 def test_a_bad_image_is_refused(package: Path, folder: Path, spoil: Callable[[Path], None]) -> None:
     spoil(folder / "bad.tif")
     line = refused("predict", package, "bad.tif", "-o", "out", "--overlay", unchanged=folder)
     assert_says(line, "bad.tif", *BAD_IMAGES[spoil])
 
 
-@bad_images
+@bad_for_predict
 def test_an_earlier_result_of_a_bad_image_is_kept(
     package: Path, folder: Path, spoil: Callable[[Path], None]
 ) -> None:
@@ -65,8 +65,13 @@ def test_the_good_images_are_written_and_every_bad_one_has_its_line(
         f"out{os.sep}last_labels.ome.tif",
     ]
     written = sorted((folder / "out").iterdir())
-    assert [path.name for path in written] == ["good_labels.ome.tif", "last_labels.ome.tif"]
-    assert all(read_labels(path).shape == (48, 64) for path in written)
+    assert [path.name for path in written] == [
+        "good_labels.ome.tif",
+        "good_objects.csv",
+        "last_labels.ome.tif",
+        "last_objects.csv",
+    ]
+    assert all(read_labels(path).shape == (48, 64) for path in written[::2])
 
 
 def test_a_flat_image_for_a_3d_network_is_refused(volumes: None, image: Path, folder: Path) -> None:
@@ -177,7 +182,7 @@ def test_a_result_that_cannot_be_written_leaves_no_half(
     (folder / "out" / name).mkdir(parents=True)  # a folder under the name of the file
     line = run("predict", package, image, "-o", "out", "--overlay", "--overwrite").error
     assert_says(line, name, "cannot be written")
-    whole = {"good_labels.ome.tif", name}  # labels are written first, and are complete
+    whole = {"good_objects.csv", "good_labels.ome.tif", name}  # written before, and complete
     assert {path.name for path in (folder / "out").iterdir()} <= whole
 
 

@@ -75,8 +75,10 @@ def test_images_become_a_network_a_package_instances_and_scores(
     predicted = predict(chain.package, chain.data, out, "--split", "test", "--overlay")
     assert [p.name for p in sorted(out.iterdir())] == [
         "d_labels.ome.tif",
+        "d_objects.csv",
         "d_overlay.png",
         "e_labels.ome.tif",
+        "e_objects.csv",
         "e_overlay.png",
     ]
     assert predicted.out.count(" instances") == 2
@@ -190,7 +192,7 @@ def test_prediction_again_with_overwrite_repeats_the_labels(
     (out / "good_labels.ome.tif").write_text("an earlier result")
     predict(package, image, out, "--overlay", "--overwrite")
     np.testing.assert_array_equal(read_labels(out / "good_labels.ome.tif"), before)
-    assert len(list(out.iterdir())) == 2  # no temporary files
+    assert len(list(out.iterdir())) == 3  # no temporary files
 
 
 def test_a_stack_keeps_its_planes_and_its_voxel_size(volumes: None, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -296,11 +295,6 @@ def test_files_that_are_missing_or_not_embeddings(truth: np.ndarray) -> None:
     assert_says(refusal("no.npy"), "no.npy", "no such file")
     np.save("labels.npy", truth)
     assert_says(refusal("labels.npy"), "labels.npy", "int32", "expected embeddings")
-
-
-def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "zarr", None)
-    assert_says(refusal("e.zarr"), "zarr, which is not installed", "pip install")
 
 
 def test_outputs_that_cannot_be_written(embeddings: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,7 +33,7 @@ from zoo_models.prediction.engines import (
     build_engine,
     fastest_engine,
 )
-from zoo_models.prediction.job import Choice, Job, Request, begun
+from zoo_models.prediction.job import Choice, Job, Request, begun, forget
 from zoo_models.prediction.plan import (
     WHOLE_BYTES,
     BlockCost,
@@ -132,11 +133,20 @@ class Predictor:
             BlocksFailedError: some blocks could not be done; the others are kept.
         """
         folder = targets.folder.absolute()
+        engine, new = self.engine(job.choice.engine), not folder.parent.exists()
         job.save(folder)
-        create_stores(job, folder, self.package.embedding_dim)
-        with Worker(job, folder, self.package, self.engine(job.choice.engine)) as worker:
-            number = segment(job, folder, worker, schedule, remote=remote)
-        publish(job, folder, targets)
+        try:
+            create_stores(job, folder, self.package.embedding_dim)
+            with Worker(job, folder, self.package, engine) as worker:
+                number = segment(job, folder, worker, schedule, remote=remote)
+            publish(job, folder, targets)
+        except BaseException:
+            if len(job.blocks) == 1 and math.prod(job.full_shape) <= SMALL:  # nothing worth keeping
+                forget(folder)
+                if new:
+                    with suppress(OSError):
+                        folder.parent.rmdir()
+            raise
         return number
 
     def labels_format(self, shape: Sequence[int]) -> Literal["ome-tiff", "ome-zarr"]:

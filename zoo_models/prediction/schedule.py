@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from zoo_models.errors import BlocksFailedError
+from zoo_models.errors import BlocksFailedError, SpocoZooError
 from zoo_models.geometry import Box
 
 
@@ -133,10 +133,13 @@ def follow(
 
     Raises:
         BlocksFailedError: after the last, when some have failed.
+        SpocoZooError: what is wrong with the only block there is.
     """
     start, pixels = time.perf_counter(), 0
     failed: list[tuple[Box, str]] = []
     for count, (block, error) in enumerate(outcomes, start=1):
+        if len(blocks) == 1 and isinstance(error, SpocoZooError):
+            raise error
         told = None if error is None else _told(error)
         if told is None:
             pixels += block.size

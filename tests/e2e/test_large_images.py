@@ -179,7 +179,7 @@ def test_a_zarr_becomes_labels_with_a_pyramid_and_embeddings_of_half_the_size(
     expected = read_labels(tmp_path / "tif" / "discs_labels.ome.tif")
     labels = LabelStore.open(tmp_path / "out" / "discs_labels.ome.zarr").read()
     np.testing.assert_array_equal(labels, expected)
-    embeddings = zarr.open_group(tmp_path / "out" / "discs_embeddings.ome.zarr")["0"]
+    embeddings = zarr.open_array(tmp_path / "out" / "discs_embeddings.ome.zarr" / "0")
     assert (embeddings.dtype, embeddings.shape) == (np.float16, (4, 200, 230))
 
 

@@ -41,6 +41,8 @@ EXAMPLE = "example"
 """In place of data sets where there are none: the catalog's one example image."""
 SPLIT = "test"
 SIDE = 256
+CORNER = 64
+"""Pixels per side in which real tiles are run: each reads far beyond what it keeps."""
 WHOLE = 0
 """Stands for the width of one pass over the whole image."""
 
@@ -54,7 +56,7 @@ class Extent:
 
 
 QUICK = Extent((2, 2.5, 3, 3.5, 4, 4.5), 2)
-FULL = Extent(tuple(2 + n / 4 for n in range(17)), 14)
+FULL = Extent(tuple(2 + n / 4 for n in range(9)), 8)
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,10 @@ def tile_widths(conditions: Conditions) -> Measured:
             checks.append(literal_difference(checkpoint, found[0]))
     notes = [
         "Largest difference: from one pass over the whole image, in standard deviations.",
-        f"Images are cut to {SIDE} pixels per axis; tiles are put together from passes of all "
-        "phases. Real tiles of the first image of each set, 4 and 4.5 periods wide, differ from "
-        f"these by at most {max(checks):.1e} standard deviations.",
+        f"Images are cut to {SIDE} pixels per axis. Tiles are put together from one pass per "
+        "phase, so those of n * P pixels are one pass over the whole. Real tiles, 4 and 4.5 "
+        f"periods wide, of a corner of {CORNER} pixels of each set, differ from these by at most "
+        f"{max(checks):.1e} standard deviations.",
     ]
     if conditions.data is None:
         notes.append("Without --data: the one example image of the catalog, so read no trend.")
@@ -162,7 +165,8 @@ def by_tile(
 
 def literal_difference(checkpoint: Checkpoint, sample: Sample) -> float:
     """Between real tiles and `Phases`, the largest of a width on the grid and one off it."""
-    phases = phases_of(checkpoint, sample)
+    corner = Sample(sample.image[:, :CORNER, :CORNER], sample.labels[:CORNER, :CORNER])
+    phases = phases_of(checkpoint, corner)
     apart = []
     for tile in (4 * phases.axis.period, 4 * phases.axis.period + phases.axis.period // 2):
         real = in_tiles(phases.network, phases.axis, phases.read, phases.shape, tile)
@@ -186,9 +190,12 @@ def _outcomes(
     each: Outcomes = {}
     for done, sample in enumerate(found, start=1):
         phases = phases_of(checkpoint, sample)
+        whole = dict(by_tile(phases, methods, sample.labels, WHOLE))
         for tile in (WHOLE, *(int(n * period) for n in extent.periods)):
-            for name, outcome in by_tile(phases, methods, sample.labels, tile):
-                each.setdefault((name, tile, tile % period == 0), []).append(outcome)
+            on_grid = tile % period == 0
+            found_here = whole if on_grid else dict(by_tile(phases, methods, sample.labels, tile))
+            for name, outcome in found_here.items():
+                each.setdefault((name, tile, on_grid), []).append(outcome)
         if conditions.progress is not None:
             conditions.progress(title, done, len(found))
     return each

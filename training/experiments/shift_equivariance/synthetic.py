@@ -152,10 +152,7 @@ def tiling(name: str, conditions: Conditions, *, on_grid: bool, consistent: bool
             "and differ where they are not": all(
                 r["largest difference"] > SAME for r in rows if not r["n * P"]
             ),
-            f"tiles of {tile_shown} pixels "
-            + ("tear no disc that the whole does not" if consistent else "tear discs"): (
-                torn == torn_whole if consistent else torn > 0
-            ),
+            **_torn_statement(tile_shown, torn, torn_whole, on_grid=on_grid, consistent=consistent),
         },
         {f"{name}-tile-{tile_shown}.png": figures.panels(parts)},
         notes=(
@@ -163,6 +160,17 @@ def tiling(name: str, conditions: Conditions, *, on_grid: bool, consistent: bool
             f"Torn: a disc with embeddings in two groups, {TORN:g} apart or more.",
         ),
     )
+
+
+def _torn_statement(
+    tile: int, torn: int, torn_whole: int, *, on_grid: bool, consistent: bool
+) -> dict[str, bool]:
+    """On the grid tiles tear what the whole does; whether that is nothing depends on training."""
+    if consistent:
+        return {f"tiles of {tile} pixels tear no disc that the whole does not": torn == torn_whole}
+    if on_grid:
+        return {f"tiles of {tile} pixels tear discs, and so does the whole": 0 < torn == torn_whole}
+    return {f"tiles of {tile} pixels tear more discs than the whole": torn > torn_whole}
 
 
 def ids(name: str, conditions: Conditions) -> Measured:

@@ -180,7 +180,8 @@ def test_a_zarr_becomes_labels_with_a_pyramid_and_embeddings_of_half_the_size(
     labels = LabelStore.open(tmp_path / "out" / "discs_labels.ome.zarr").read()
     np.testing.assert_array_equal(labels, expected)
     embeddings = zarr.open_array(tmp_path / "out" / "discs_embeddings.ome.zarr" / "0")
-    assert (embeddings.dtype, embeddings.shape) == (np.float16, (4, 200, 230))
+    assert embeddings.dtype == np.float16
+    assert embeddings.shape == (4, 200, 230)
 
 
 def test_the_planes_of_a_stack_are_images_of_their_own_with_ids_of_their_own(

@@ -57,7 +57,7 @@ def test_an_experiment_leaves_numbers_a_table_and_pictures_and_is_not_run_again(
     assert kept["rows"][0]["separated"] == 1
     assert first.markdown() == (folder / "result.md").read_text()
     with Image.open(folder / "same-phase.png") as picture:
-        assert picture.size == (2 * 3 * 32 + figures.GAP, 3 * 32)
+        assert picture.size == (2 * 9 * 32 + figures.GAP, 9 * 32)
     monkeypatch.setattr(synthetic, "learn", None)  # a second run would call it
     assert perform("fig2a", tmp_path, quick=True) == first
 

@@ -71,6 +71,9 @@ QUICK = {
 TORN = DELTA_D / 2
 """A disc is torn when its embeddings fall into groups this far apart; the clusterer's bandwidth."""
 
+PANEL = 300
+"""About so many pixels per side has a panel of a picture."""
+
 CELLS = 8
 """Cells per side of the picture that is stitched: seen by the clusterer as a whole."""
 
@@ -101,14 +104,15 @@ def separation(name: str, conditions: Conditions) -> Measured:
         "different": different(means, spread=float(answer.std(axis=(1, 2)).max())),
         "separated": groups(means, DELTA_D),
     }
-    pictures = [answer, np.where(labels > 0, answer, 0)]
+    picture = figures.embedding_picture(answer)
+    on_black = np.where(labels[..., None] > 0, picture, np.uint8(0))
     return Measured(
         [row],
         {
             f"{bound} of {len(ids)} discs are separated": row["separated"] == bound,
             "no more discs differ than the bound allows": row["different"] <= bound,
         },
-        {f"{name}.png": figures.panels([figures.embedding_picture(p) for p in pictures])},
+        {f"{name}.png": figures.panels([picture, on_black], enlarge=PANEL // setup.window)},
         notes=(f"Separated: means more than {DELTA_D:g} apart (the loss asks for twice that).",),
     )
 
@@ -195,7 +199,11 @@ def ids(name: str, conditions: Conditions) -> Measured:
     return Measured(
         [row],
         {f"{bound} {'id' if bound == 1 else 'ids'} in {side} x {side} pixels": row["ids"] == bound},
-        {f"{name}.png": figures.panels([figures.embedding_picture(answer)], enlarge=6)},
+        {
+            f"{name}.png": figures.panels(
+                [figures.embedding_picture(answer)], enlarge=PANEL // setup.window
+            )
+        },
         notes=("All pixels of the picture are 1; each is an instance for the loss.",),
     )
 

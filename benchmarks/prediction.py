@@ -1,7 +1,8 @@
 """From an image file to a label file: spoco-zoo predict beside bioimageio predict, in one run.
 
     python benchmarks/prediction.py DATA [--size 4096] [--model nuclei-fluo-2d]
-        [--blockwise 21 53] [--with bf16 dask] [--threads 2] [--work FOLDER] [--json FILE]
+        [--blockwise 21 53] [--with bf16 dask] [--memory 2GiB] [--threads 2] [--work FOLDER]
+        [--json FILE]
 
 The image is a mosaic of the fields in DATA/bbbc039, repeated where there are not enough. Rows:
 
@@ -94,7 +95,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--model", default="nuclei-fluo-2d")
     parser.add_argument("--blockwise", type=int, nargs="*", default=[21, 53])
     parser.add_argument("--with", dest="extra", nargs="*", default=[], choices=["bf16", "dask"])
-    parser.add_argument("--options", nargs="*", default=[], help="more options of our rows")
+    parser.add_argument("--memory", default="2GiB", help="what our rows may hold")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("benchmark-prediction"))
     parser.add_argument("--json", type=Path)
@@ -148,7 +149,7 @@ def ours(
 ) -> Row:
     out = arguments.work / slug(name)
     command = ["spoco-zoo", "predict", package, image, "-o", out, "--overwrite", "--json"]
-    asked = ["--labels", "ome-zarr", *options, *arguments.options]
+    asked = ["--labels", "ome-zarr", "--memory", arguments.memory, *options]
     seconds, memory, printed = run([*command, *asked], arguments.threads)
     events = [json.loads(line) for line in printed.splitlines()]
     plan = next(event for event in events if event["event"] == "plan")
@@ -185,7 +186,7 @@ def dask(workers: int, package: Path, image: Path, arguments: argparse.Namespace
     script = arguments.work / "dask_cluster.py"
     script.write_text(CLUSTER)
     command = ["python", script, workers, "predict", package, image, "-o", out, "--overwrite"]
-    asked = ["--labels", "ome-zarr", *arguments.options]
+    asked = ["--labels", "ome-zarr", "--memory", arguments.memory]
     _, memory, printed = run([*command, *asked], 1)
     seconds = float(printed.split("seconds")[-1])
     return Row(f"dask {workers}", seconds, memory, 0)

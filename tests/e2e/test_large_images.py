@@ -98,22 +98,39 @@ def test_labels_in_blocks_are_those_of_clustering_the_embeddings_at_once(
     np.testing.assert_array_equal(read_labels(whole / "labels.ome.tif"), expected)
 
 
+def killed_when(wanted: int, package: Path, image: Path, out: Path) -> None:
+    """Begin or go on, and kill it as soon as `wanted` files more are kept."""
+    folder = outputs(out, "zarr").folder
+    kept = sum(1 for _ in folder.rglob("*.npz")) + wanted
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(package), str(image), str(out)])
+    while process.poll() is None and sum(1 for _ in folder.rglob("*.npz")) < kept:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(
     package: Path, image: Path, tmp_path: Path
 ) -> None:
-    """Killed as soon as some more of it is kept; byte for byte."""
+    """Byte for byte."""
     undisturbed = segmented(package, image, tmp_path / "undisturbed", labels="ome-zarr").parent
-    out = tmp_path / "killed"
-    folder = outputs(out, "zarr").folder
-    command = [sys.executable, "-c", KILLED, str(package), str(image), str(out)]
     for wanted in (1, 9, 40):
-        process = subprocess.Popen(command)
-        while process.poll() is None and sum(1 for _ in folder.rglob("*.npz")) < wanted:
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    segmented(package, image, out, labels="ome-zarr")
-    assert contents(out) == contents(undisturbed)
+        killed_when(wanted, package, image, tmp_path / "killed")
+    segmented(package, image, tmp_path / "killed", labels="ome-zarr")
+    assert contents(tmp_path / "killed") == contents(undisturbed)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(package: Path, image: Path, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    undisturbed = segmented(package, image, tmp_path / "undisturbed", labels="ome-zarr").parent
+    for _ in range(20):
+        killed_when(int(draw.integers(0, 9)), package, image, tmp_path / "killed")
+        if outputs(tmp_path / "killed", "zarr").labels.exists():
+            break  # it was done before the kill
+    if not outputs(tmp_path / "killed", "zarr").labels.exists():
+        segmented(package, image, tmp_path / "killed", labels="ome-zarr")
+    assert contents(tmp_path / "killed") == contents(undisturbed)
 
 
 def test_a_full_disk_fails_a_block_and_keeps_the_others(

@@ -13,7 +13,7 @@ from zoo_models.colours import embedding_colours, label_colours
 
 Rgb = NDArray[np.uint8]
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 220, 52, 12, 30, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 220, 52, 170, 30, 40
 """Of a chart and its margins, in SVG units."""
 GAP = 6
 """Pixels between two panels, after enlarging."""
@@ -87,7 +87,7 @@ def chart(
         parts.append(f'<path d="M{line}" fill="none" stroke="{ink}" stroke-width="1.5"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{ink}"/>' for x, y in places]
         if len(curves) > 1:
-            parts.append(_text(WIDTH - RIGHT, TOP + 12 * number, name, "end", ink))
+            parts.append(_text(WIDTH - RIGHT + 12, TOP + 12 + 16 * number, name, "start", ink))
     return "\n".join([*parts, "</svg>", ""])
 
 

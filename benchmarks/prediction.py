@@ -1,8 +1,8 @@
 """From an image file to a label file: spoco-zoo predict beside bioimageio predict, in one run.
 
     python benchmarks/prediction.py DATA [--size 4096] [--model nuclei-fluo-2d]
-        [--blockwise 21 53] [--with bf16 dask] [--memory 2GiB] [--threads 2] [--work FOLDER]
-        [--json FILE]
+        [--blockwise 21 53] [--with bf16 dask] [--memory 2GiB] [--threads 2] [--pass-edge 2048]
+        [--work FOLDER] [--json FILE]
 
 The image is a mosaic of the fields in DATA/bbbc039, repeated where there are not enough. Rows:
 
@@ -14,8 +14,8 @@ The image is a mosaic of the fields in DATA/bbbc039, repeated where there are no
 Each is a process of its own. Seconds are the wall's, from its start to its end; memory is the
 largest resident set of one process, for bioimageio the larger of the two. AP@0.5 is that of nuclei
 which do not touch the border of a field. Of our rows also: the share of the time that went into the
-network; and how long the same engine takes for as many pixels as the image has, in tiles of the
-chosen size without what tiles overlap, divided by the time in the network ("of one pass").
+network; and how long the same engine takes for as many pixels in one pass, divided by the time in the
+network ("of one pass"): an image of --pass-edge squared pixels in a single tile, by its pixels.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--blockwise", type=int, nargs="*", default=[21, 53])
     parser.add_argument("--with", dest="extra", nargs="*", default=[], choices=["bf16", "dask"])
     parser.add_argument("--memory", default="2GiB", help="what our rows may hold")
+    parser.add_argument("--pass-edge", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("benchmark-prediction"))
     parser.add_argument("--json", type=Path)
@@ -155,13 +156,13 @@ def ours(
     plan = next(event for event in events if event["event"] == "plan")
     end = next(event for event in events if event["event"] == "image")
     network = float(end["network_seconds"])
-    one_pass = seconds_of_one_pass(package, plan, arguments.threads)
+    one_pass = seconds_of_one_pass(package, plan, arguments.pass_edge, arguments.threads)
     print(f"{name}: {json.dumps({'plan': plan, 'end': end, 'pass': one_pass})}", file=sys.stderr)
     return Row(name, seconds, memory, 0, network / seconds, one_pass / network)
 
 
-def seconds_of_one_pass(package: Path, plan: dict[str, Any], threads: int) -> float:
-    """As many pixels as the image has through the same engine, measured on five tiles."""
+def seconds_of_one_pass(package: Path, plan: dict[str, Any], edge: int, threads: int) -> float:
+    """What all pixels of the image would take at the rate of one tile that keeps `edge` squared."""
     import torch
 
     from zoo_models.prediction.engines import EngineChoice, build_engine
@@ -169,15 +170,15 @@ def seconds_of_one_pass(package: Path, plan: dict[str, Any], threads: int) -> fl
     torch.set_num_threads(threads)
     choice = EngineChoice(plan["engine"], plan["precision"], plan["device"])
     engine = build_engine(package, choice)
-    shape = (plan["batch"], 1, *plan["tile"])
+    shape = (1, 1, *(edge + 2 * halo for halo in plan["halo"]))
     tiles = np.random.default_rng(0).random(shape, dtype=np.float32)
     engine(tiles)
     times = []
-    for _ in range(5):
+    for _ in range(2):
         start = time.perf_counter()
         engine(tiles)
         times.append(time.perf_counter() - start)
-    return float(np.median(times)) * float(np.prod(plan["shape"])) / tiles.size
+    return min(times) * float(np.prod(plan["shape"])) / edge**2
 
 
 def dask(workers: int, package: Path, image: Path, arguments: argparse.Namespace) -> Row:

@@ -1,6 +1,6 @@
 """How much of a training step our loss takes, and how much a plain transcription of it would.
 
-    python benchmarks/training_step.py [--instances 100] [--dim 2] [--output 132] [--batch 4]
+    python benchmarks/training.py [--instances 100] [--dim 2] [--output 132] [--batch 4]
         [--threads 1] [--repeats 5] [--neighbourhood N] [--channels-last] [--bf16] [--compile]
 
 The network is that of the catalog (width 32, 3 levels, 16 dimensions; in 3D without the local

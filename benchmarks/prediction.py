@@ -14,8 +14,8 @@ The image is a mosaic of the fields in DATA/bbbc039, repeated where there are no
 Each is a process of its own. Seconds are the wall's, from its start to its end; memory is the
 largest resident set of one process, for bioimageio the larger of the two. AP@0.5 is that of nuclei
 which do not touch the border of a field. Of our rows also: the share of the time that went into the
-network; and how long the same engine takes for as many pixels in one pass, divided by the time in the
-network ("of one pass"): an image of --pass-edge squared pixels in a single tile, by its pixels.
+network; and how long the same engine takes for as many pixels in one pass, divided by the time in
+the network ("of one pass"): an image of --pass-edge squared pixels in a single tile, by its pixels.
 """
 
 from __future__ import annotations

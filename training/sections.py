@@ -259,7 +259,7 @@ class RunSection(Section):
     """Length, checks and arithmetic. An epoch is `epoch_steps` optimiser steps.
 
     `compile` runs the network of the training steps through torch.compile: on a CPU it needs a C++
-    compiler and takes a minute to start. Measure whether it pays: benchmarks/training_step.py.
+    compiler and takes a minute to start. Measure whether it pays: benchmarks/training.py.
     """
 
     max_steps: int

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zoo_models.errors import ImageError
 from zoo_models.metrics import DatasetScores, Scores, aggregate, score
+from zoo_models.prediction.decoding import SUFFIXES
 from zoo_models.prediction.images import find_images, read_labels
 from zoo_models.splits import data_file, split_names
 
@@ -23,6 +24,9 @@ LABEL_SUFFIXES = (
 
 OVERLAY = "_overlay"
 """Pictures with this ending are for the eye and hold no labels: not scored."""
+
+STORE = "_labels.ome.zarr"
+"""Stores with this ending are label images that `predict` has written."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,12 @@ def _pairs(predicted: Path, truth: Path, split: str | None) -> list[tuple[str, P
     for path in (predicted, truth):
         if not path.exists():
             find_images([path])  # raises, with what lies near
-    if predicted.is_dir() != truth.is_dir():
-        kinds = ["a folder" if path.is_dir() else "a file" for path in (predicted, truth)]
+    if _is_folder(predicted) != _is_folder(truth):
+        kinds = ["a folder" if _is_folder(path) else "a file" for path in (predicted, truth)]
         raise ImageError(
             f"{predicted} is {kinds[0]}, {truth} is {kinds[1]}; expected two files or two folders"
         )
-    if not predicted.is_dir():
+    if not _is_folder(predicted):
         if split is not None:
             raise ImageError(
                 f"--split {split} was given with the file {predicted}; expected two folders: name "
@@ -115,7 +119,9 @@ def _pairs(predicted: Path, truth: Path, split: str | None) -> list[tuple[str, P
 
 def _by_name(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in find_images([folder]):
+    stores = sorted(folder.glob(f"*{STORE}"))
+    images = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES]
+    for path in [*stores, *(find_images([folder]) if images or not stores else [])]:
         if path.stem.endswith(OVERLAY):
             continue
         name = _shared_name(path)
@@ -126,6 +132,11 @@ def _by_name(folder: Path) -> dict[str, Path]:
             )
         files[name] = path
     return files
+
+
+def _is_folder(path: Path) -> bool:
+    """A Zarr store is one label image."""
+    return path.is_dir() and path.suffix != ".zarr"
 
 
 def _shared_name(path: Path) -> str:

@@ -196,6 +196,9 @@ def test_a_zarr_becomes_labels_with_a_pyramid_and_embeddings_of_half_the_size(
     expected = read_labels(tmp_path / "tif" / "discs_labels.ome.tif")
     labels = LabelStore.open(tmp_path / "out" / "discs_labels.ome.zarr").read()
     np.testing.assert_array_equal(labels, expected)
+    scored = run("evaluate", tmp_path / "out", tmp_path / "tif")
+    assert "1.000" in scored.out
+    assert scored.code == 0, scored.err
     embeddings = zarr.open_array(tmp_path / "out" / "discs_embeddings.ome.zarr" / "0")
     assert embeddings.dtype == np.float16
     assert embeddings.shape == (4, 200, 230)

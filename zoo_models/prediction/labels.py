@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from zoo_models.errors import ImageError, OutputExistsError
 from zoo_models.prediction.decoding import JPEG_SUFFIXES, TIFF_SUFFIXES, VoxelSize, decode
+from zoo_models.prediction.label_store import LabelStore
 
 CLASSIC_TIFF_BYTES = 2**32 - 2**25
 """Above this, the 32-bit offsets of a classic TIFF may not suffice."""
@@ -19,13 +20,16 @@ def read_labels(path: Path | str) -> NDArray[np.integer]:
     """Read a label image, (z)yx in the integer dtype of the file.
 
     A palette PNG gives its indices. Floats are accepted where every value is a whole number
-    (some programs store labels so), and a mask of booleans becomes 0 and 1.
+    (some programs store labels so), and a mask of booleans becomes 0 and 1. Of a Zarr store, the
+    label image that `spoco-zoo predict` has written.
 
     Raises:
         ImageError: no such file or not an image (see decode), several channels, fractions,
             negative labels, JPEG (which changes values).
     """
     path = Path(path)
+    if path.suffix == ".zarr":
+        return LabelStore.open(path).read()
     if path.suffix.lower() in JPEG_SUFFIXES and path.is_file():
         raise ImageError(
             f"{path}: is a JPEG, which changes labels, expected TIFF or PNG: export it again"

@@ -44,7 +44,7 @@ from packager.cli import main
 
 if __name__ == "__main__":
     number = int(sys.argv[1])
-    with LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=":0") as cluster:
         cluster.wait_for_workers(number)
         start = time.perf_counter()
         sys.argv = ["spoco-zoo", *sys.argv[2:], "--scheduler", cluster.scheduler_address]

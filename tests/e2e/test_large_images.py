@@ -23,7 +23,7 @@ from zoo_models.prediction.images import read_image, read_labels
 from zoo_models.prediction.job import Job
 from zoo_models.prediction.label_store import LabelStore
 from zoo_models.prediction.predict import Options, Predictor
-from zoo_models.prediction.schedule import Done, Threads
+from zoo_models.prediction.schedule import DaskCluster, Done, Threads
 from zoo_models.prediction.source import Place
 from zoo_models.prediction.stored_embeddings import read_embeddings
 from zoo_models.prediction.stream import Targets, Worker
@@ -34,6 +34,11 @@ from pathlib import Path
 from tests.e2e.test_large_images import segmented
 segmented(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), labels="ome-zarr")
 """
+
+
+dask_leaves_sockets = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 
 def ignore(done: Done) -> None:
@@ -295,21 +300,39 @@ def test_a_batch_that_was_cut_goes_on_with_the_images_that_are_missing(
     assert {name: contents(tmp_path)[name] for name in before} == before
 
 
+def with_dask(package: Path, image: Path, out: Path, *, kill: bool = False) -> Path:
+    """In two processes; with `kill`, one of them dies once some blocks are done."""
+    from dask.distributed import Client, LocalCluster
+
+    predictor = Predictor(package, Options(labels="ome-zarr", table="csv", embeddings="float32"))
+    targets = outputs(out, "zarr")
+    job = in_blocks(predictor.prepare(Place(str(image)), None, targets))
+    two = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+    with two as cluster, Client(cluster) as client:
+        workers = list(client.run(os.getpid).values())
+
+        def follow(done: Done) -> None:
+            if kill and (done.step, done.count) == ("fragments", 3):
+                os.kill(workers[0], signal.SIGKILL)
+
+        predictor.run(job, targets, DaskCluster(client, follow), remote=True)
+    return out
+
+
+@dask_leaves_sockets
 def test_two_processes_of_dask_give_the_same_bytes(
     package: Path, image: Path, tmp_path: Path
 ) -> None:
-    from dask.distributed import Client, LocalCluster
-
-    from zoo_models.prediction.schedule import DaskCluster
-
-    for name, remote in (("threads", False), ("dask", True)):
-        predictor = Predictor(package, Options(labels="ome-zarr"))
-        targets = replace(outputs(tmp_path / name, "zarr"), table=None, embeddings=None)
-        job = in_blocks(predictor.prepare(Place(str(image)), None, targets))
-        if not remote:
-            predictor.run(job, targets, Threads(2, ignore))
-            continue
-        two = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
-        with two as cluster, Client(cluster) as client:
-            predictor.run(job, targets, DaskCluster(client, ignore), remote=True)
+    with_dask(package, image, tmp_path / "dask")
+    segmented(package, image, tmp_path / "threads", labels="ome-zarr")
     assert contents(tmp_path / "dask") == contents(tmp_path / "threads")
+
+
+@pytest.mark.slow
+@dask_leaves_sockets
+def test_a_worker_that_dies_is_replaced_and_nothing_is_wrong(
+    package: Path, image: Path, tmp_path: Path
+) -> None:
+    with_dask(package, image, tmp_path / "killed", kill=True)
+    segmented(package, image, tmp_path / "threads", labels="ome-zarr")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "threads")

@@ -107,7 +107,7 @@ def dask_cluster(address: str, report: Report) -> Iterator[DaskCluster]:
         ) from error
     if address == "local":
         with (
-            LocalCluster(threads_per_worker=1, dashboard_address=None) as local,
+            LocalCluster(threads_per_worker=1, dashboard_address=":0") as local,
             Client(local) as c,
         ):
             yield DaskCluster(c, report)

@@ -82,16 +82,16 @@ class Options:
 class Predictor:
     """A package, ready for images.
 
-    at_once: blocks in work at the same time.
+    at_once: blocks in work at the same time: one in each device, and one that is read or clustered.
 
     Raises:
         PackageError: the package cannot be used. InputError: impossible options.
     """
 
-    def __init__(self, package: Path, options: Options, *, at_once: int = 2) -> None:
+    def __init__(self, package: Path, options: Options) -> None:
         self.path = package
         self.options = options
-        self.at_once = at_once
+        self.at_once = 1 + len(options.device.split(","))
         self.package = Package.load(package, options=options.clusterer)
         self.sha256 = sha256(package) if package.is_file() else _folder_state(package)
         self.fastest: Fastest | None = None

@@ -189,7 +189,8 @@ def _worker(folder: str, plan: int) -> Worker:
 
     job = Job.load(Path(folder))
     package = Package.load(job.package, options=job.request.clusterer)
-    choice = EngineChoice(job.choice.engine, job.request.precision, job.request.device, threads=1)
+    device = job.request.device.split(",")[0]
+    choice = EngineChoice(job.choice.engine, job.request.precision, device, threads=1)
     return Worker(job, Path(folder), package, build_engine(job.package, choice))
 
 

@@ -109,6 +109,10 @@ class Calibration:
         """For one tile (z)yx."""
         return self.time.of(tile)
 
+    def seconds_per_kept_pixel(self, measured: Measured) -> float:
+        """Of a tile that was run, without its halo."""
+        return measured.seconds / _inner(measured.tile, self.time.halo, 1.0)
+
     def overhead(self, tile: Sequence[int]) -> float:
         """Time for a kept pixel of such tiles over that of one tile without end; 1 or more."""
         halo = self.time.halo
@@ -187,8 +191,9 @@ def choose_tile(
 
     On a GPU, into what is free there instead.
 
-    As large as pays: up to where a kept pixel costs 7 % more than in one endless tile. No larger
-    than an image of `shape` needs, nor than `limit` pixels along any axis.
+    As large as pays: up to where a kept pixel costs 7 % more than in one endless tile, or to the
+    measured tile after which it cost more again. No larger than an image of `shape` needs, nor than
+    `limit` pixels along any axis.
 
     Raises:
         InputError: the smallest tile does not fit; it says how much is needed.
@@ -203,8 +208,9 @@ def choose_tile(
             f"{' x '.join(map(str, tile))} pixels, and {_mib(max(0, memory_bytes))} are there for "
             "it; give more with --memory."
         )
+    most = _largest_worth(calibration, geometry, shape, limit)
     while calibration.overhead(tile) > CLOSE:
-        larger = _grown(tile, geometry, shape, limit)
+        larger = _grown(tile, geometry, most)
         if larger == tile or calibration.peak_bytes(larger) > memory_bytes:
             break
         tile = larger
@@ -214,22 +220,30 @@ def choose_tile(
     return tile, max(1, min(fitting, GPU_PIXELS // math.prod(tile)))
 
 
-def _grown(
-    tile: tuple[int, ...],
+def _largest_worth(
+    calibration: Calibration,
     geometry: TileGeometry,
     shape: Sequence[int] | None,
     limit: int | None,
 ) -> tuple[int, ...]:
-    """One step more on the shortest axes that may still grow; the same tile where none may."""
+    """The edges (z)yx beyond which a tile does not grow."""
     most = [axis.largest_tile(limit or LARGEST[geometry.ndim]) for axis in geometry.axes]
+    bounds = [most]
     if shape is not None:
-        needed = [a.smallest_tile(size) for a, size in zip(geometry.axes, shape, strict=True)]
-        most = [min(pair) for pair in zip(most, needed, strict=True)]
+        bounds.append([a.smallest_tile(size) for a, size in zip(geometry.axes, shape, strict=True)])
+    if calibration.measured:
+        # where larger arrays are slower (fresh pages for each), the fit does not tell
+        cheapest = min(calibration.measured, key=calibration.seconds_per_kept_pixel)
+        if cheapest != calibration.measured[-1]:
+            bounds.append(list(cheapest.tile))
+    return tuple(map(min, zip(*bounds, strict=True)))
+
+
+def _grown(tile: tuple[int, ...], geometry: TileGeometry, most: tuple[int, ...]) -> tuple[int, ...]:
+    """One step more on the shortest axes that may still grow; the same tile where none may."""
     growing = [t for t, m in zip(tile, most, strict=True) if t < m]
-    if not growing:
-        return tile
     return tuple(
-        t + axis.step if t == min(growing) and t < m else t
+        t + axis.step if t < m and t == min(growing) else t
         for t, m, axis in zip(tile, most, geometry.axes, strict=True)
     )
 

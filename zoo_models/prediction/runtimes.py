@@ -14,7 +14,9 @@ the graph is cut at the first convolution.
 
 All are called with tiles (N, C, [Z,] Y, X) float32 and give (N, D, [Z,] Y, X) float32. Two calls
 with the same tiles in the same order give the same bytes, whatever ran between: nothing here is
-tuned while it runs. TensorFloat32 is off. One call at a time for each object.
+tuned while it runs. Here, on a CPU, a tile's bytes were also the same alone, in any batch, at any
+place in it and with other threads, but no runtime promises that: who needs the same bytes again
+keeps tile, batch and threads. TensorFloat32 is off. One call at a time for each object.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from zoo_models.prediction.calibration import (
     LARGEST,
     Calibration,
     Cost,
+    Measured,
     calibrate,
     choose_tile,
 )
@@ -161,6 +163,17 @@ def test_an_endless_tile_costs_nothing_more_and_small_ones_do() -> None:
     assert calibration.overhead((10**7, 10**7)) == pytest.approx(1.0, abs=1e-4)
     # (112 - 0.8 * 96)^2 / (112 - 96)^2
     assert calibration.overhead((112, 112)) == pytest.approx((35.2 / 16) ** 2)
+
+
+def test_a_tile_is_no_larger_than_the_measured_one_after_which_pixels_cost_more() -> None:
+    seconds = {320: 1e-6, 512: 0.9e-6, 960: 1.1e-6}  # for each kept pixel
+    measured = tuple(
+        Measured((edge, edge), cost * (edge - 96) ** 2, 1) for edge, cost in seconds.items()
+    )
+    slower = dataclasses.replace(known(PLANE), measured=measured)
+    assert choose_tile(slower, PLANE, 2**34) == ((512, 512), 1)
+    faster = dataclasses.replace(known(PLANE), measured=measured[:2])
+    assert choose_tile(faster, PLANE, 2**34)[0] > (512, 512)
 
 
 def test_too_little_memory_says_how_much_is_needed() -> None:

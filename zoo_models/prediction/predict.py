@@ -184,7 +184,11 @@ class Predictor:
             self._measured = (
                 name,
                 calibrate(
-                    self.engine(name), package.geometry, package.in_channels, package.embedding_dim
+                    self.engine(name),
+                    package.geometry,
+                    package.in_channels,
+                    package.embedding_dim,
+                    memory_bytes=(self.options.memory or half_the_memory()) - resident(),
                 ),
             )
         return self._measured
@@ -223,7 +227,7 @@ class Predictor:
             grid = BlockGrid.covering(shape, geometry, tile_limit=limit)
             return Choice(name, grid.tile, 1, _up(shape, chunk), chunk, whole)
         name, calibration = self.measured(math.prod(shape) * math.prod(n for _, n in source.stack))
-        memory = (options.memory or half_the_memory()) - resident()
+        memory = (options.memory or half_the_memory()) - calibration.process_bytes
         tile, batch = choose_tile(
             calibration, geometry, memory // 2, shape=shape, limit=options.tile
         )

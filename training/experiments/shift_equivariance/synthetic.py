@@ -35,8 +35,8 @@ from zoo_models.postprocessing import build_clusterer
 
 FULL = {
     "same-phase": Setup("same-phase", Discs(16, 5), 3, "learnt", 128, 2000, 5e-4, cells=8),
-    "coprime-learnt": Setup("coprime-learnt", Discs(15, 5), 3, "learnt", 128, 8000, 5e-4, cells=8),
-    "coprime-fixed": Setup("coprime-fixed", Discs(15, 5), 3, "nearest", 128, 8000, 5e-4, cells=8),
+    "coprime-learnt": Setup("coprime-learnt", Discs(15, 5), 3, "learnt", 128, 12000, 5e-4, cells=8),
+    "coprime-fixed": Setup("coprime-fixed", Discs(15, 5), 3, "nearest", 128, 12000, 5e-4, cells=8),
     "window-P": Setup("window-P", Discs(13, 5), 4, "learnt", 16, 4000, 5e-4, shifts=81),
     "window-above-P": Setup("window-above-P", Discs(13, 5), 4, "learnt", 20, 6000, 5e-4, shifts=81),
     "ones-learnt": Setup("ones-learnt", Ones(), 4, "learnt", 32, 2000, 1e-3),

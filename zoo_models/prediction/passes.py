@@ -13,7 +13,8 @@ the scratch holds already is not done again, so a run that was cut goes on where
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,7 +44,8 @@ class Passes:
 
     first: a block's own work on its embeddings. write: takes each block's labels, int32, numbered
     1, 2, ... over the whole image in the order of their first pixels, from `numbered` + 1 on; what
-    it gives back is kept as "written/...".
+    it gives back is kept as "written/...". lock: held while the clusterer computes, as its loops
+    have threads of their own.
     """
 
     clusterer: BasinMerging
@@ -51,6 +53,7 @@ class Passes:
     first: Callable[[Box], BlockFragments]
     write: Callable[[Box, Labels], Arrays]
     scratch: Scratch
+    lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
     def do(self, step: str, block: Box) -> None:
         """One of the three passes for one block."""
@@ -72,7 +75,8 @@ class Passes:
         if len(groups.group) > 1:
             planes = self.scratch[f"planes/{_name(block)}"]
             fragment, distance = planes["fragment"], planes["distance"]
-        table, part = parts(self.clusterer, groups, fragment, distance, block, self.shape)
+        with self.lock:
+            table, part = parts(self.clusterer, groups, fragment, distance, block, self.shape)
         self.scratch[f"part/{_name(block)}"] = {"part": part}
         self.scratch[f"parts/{_name(block)}"] = _arrays(table)
         self.scratch.pop(f"planes/{_name(block)}", None)
@@ -81,10 +85,11 @@ class Passes:
         """Pass 3."""
         number = self.scratch[f"numbers/{_name(block)}"]
         finished = self.scratch[f"finished/{_name(block)}"]["label"]
-        labels = self.clusterer.painted(finished, number["finished"])
-        if len(number["part"]):
-            part = self.scratch[f"part/{_name(block)}"]["part"]
-            labels += self.clusterer.painted(part, number["part"])
+        part = self.scratch.get(f"part/{_name(block)}", {}).get("part")
+        with self.lock:
+            labels = self.clusterer.painted(finished, number["finished"])
+            if part is not None:
+                labels += self.clusterer.painted(part, number["part"])
         self.scratch[f"written/{_name(block)}"] = self.write(block, labels)
         for key in ("finished", "part"):
             self.scratch.pop(f"{key}/{_name(block)}", None)

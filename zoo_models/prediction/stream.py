@@ -112,6 +112,7 @@ class Worker:
             partial(self.fragments, at),
             partial(self.write, at),
             scratch_of(self.folder, at),
+            CLUSTERING,
         )
 
     def embed(self, box: Box, at: tuple[int, ...]) -> NDArray[np.float32]:

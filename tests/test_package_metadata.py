@@ -68,7 +68,7 @@ def test_everything_installed_satisfies_the_runtime_requirements() -> None:
 
 def test_the_extras_are_there_and_dev_holds_the_others() -> None:
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"train", "large", "dev"}
+    assert set(extras) == {"train", "large", "openvino", "dev"}
     assert "spoco-zoo[large,train]" in extras["dev"]
 
 

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 
 from tests.e2e.conftest import contents, run
@@ -43,6 +45,15 @@ dask_leaves_sockets = pytest.mark.filterwarnings(
 
 def ignore(done: Done) -> None:
     pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the processes that are begun here: sums of several threads differ in the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def in_blocks(job: Job, edge: int = 64) -> Job:

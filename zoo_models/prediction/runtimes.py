@@ -91,9 +91,8 @@ class TorchScriptEngine(TorchEngine):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             frozen = torch.jit.freeze(script.eval())
-        torch._C._jit_set_texpr_fuser_enabled(
-            False
-        )  # for all of the process; torch.jit.fuser warns
+        # For all of the process; torch.jit.fuser, which is for a block of code, warns.
+        torch._C._jit_set_texpr_fuser_enabled(False)
         super().__init__(frozen, precision, device, ndim=weights.geometry.ndim)
 
 

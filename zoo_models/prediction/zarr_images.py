@@ -43,7 +43,8 @@ def find_zarr(store: Any, key: str, *, name: str) -> ZarrImage:
     except (OSError, KeyError, ValueError) as error:
         if not isinstance(store, Path):
             raise  # it may be the connection
-        raise no_array(name, sorted(entry.name for entry in store.iterdir())) from error
+        held = sorted(entry.name for entry in store.iterdir() if entry.is_dir())
+        raise no_array(name, held) from error
     if isinstance(node, zarr.Array):
         return _image_above(store, key, node) or ZarrImage(node, _own_names(node))
     scales = _multiscales(node.attrs)

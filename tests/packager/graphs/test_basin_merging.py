@@ -51,11 +51,14 @@ def compiling_runtime() -> Iterator[None]:
     """Runtimes with LLVM compile elementwise chains on the CPU; here it is allowed without LLVM."""
     torch_c: Any = torch._C  # its type hints lack some of these
     before = torch_c._jit_can_fuse_on_cpu(), torch_c._jit_get_te_must_use_llvm_cpu()
+    fuser = torch_c._jit_texpr_fuser_enabled()
+    torch_c._jit_set_texpr_fuser_enabled(True)
     torch_c._jit_override_can_fuse_on_cpu(True)
     torch_c._jit_set_te_must_use_llvm_cpu(False)
     yield
     torch_c._jit_override_can_fuse_on_cpu(before[0])
     torch_c._jit_set_te_must_use_llvm_cpu(before[1])
+    torch_c._jit_set_texpr_fuser_enabled(fuser)
 
 
 @st.composite

@@ -163,12 +163,9 @@ def ours(
 
 def seconds_of_one_pass(package: Path, plan: dict[str, Any], edge: int, threads: int) -> float:
     """What all pixels of the image would take at the rate of one tile that keeps `edge` squared."""
-    import torch
-
     from zoo_models.prediction.engines import EngineChoice, build_engine
 
-    torch.set_num_threads(threads)
-    choice = EngineChoice(plan["engine"], plan["precision"], plan["device"])
+    choice = EngineChoice(plan["engine"], plan["precision"], plan["device"], threads)
     engine = build_engine(package, choice)
     shape = (1, 1, *(edge + 2 * halo for halo in plan["halo"]))
     tiles = np.random.default_rng(0).random(shape, dtype=np.float32)

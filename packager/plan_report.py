@@ -27,6 +27,7 @@ def facts_of(job: Job, predictor: Predictor) -> dict[str, Any]:
         "shape": list(job.full_shape),
         "package": str(job.package),
         "engine": choice.engine,
+        "threads": choice.threads,
         "precision": job.request.precision,
         "device": job.request.device,
         "tile": list(choice.tile),

@@ -125,6 +125,7 @@ def predict(
         engine=engine,
         precision=precision,
         device=_devices(device),
+        threads=None if scheduler is None else 1,  # a cluster has a worker for each core
         tile=tile,
         memory=memory,
         labels=labels,

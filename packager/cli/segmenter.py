@@ -105,7 +105,7 @@ class Segmenter:
             )
         job = self._prepare(place, mask, targets, overwrite=overwrite)
         self.follower.plan(**facts_of(job, self.predictor))
-        start, before = time.perf_counter(), self.predictor.engine(job.choice.engine).seconds
+        start, before = time.perf_counter(), self._seconds(job)
         number = self.predictor.run(job, targets, self.schedule, remote=self.remote)
         if picture is not None:
             with open_source(place, ndim=len(job.shape)) as source:
@@ -117,9 +117,13 @@ class Segmenter:
             f"{targets.labels}  {number} instances",
             instances=number,
             seconds=round(time.perf_counter() - start, 3),
-            network_seconds=round(self.predictor.engine(job.choice.engine).seconds - before, 3),
+            network_seconds=round(self._seconds(job) - before, 3),
             **written,
         )
+
+    def _seconds(self, job: Job) -> float:
+        """Spent in the network so far."""
+        return self.predictor.engine(job.choice.engine, job.choice.threads).seconds
 
     def _prepare(
         self, place: Place, mask: Path | None, targets: Targets, *, overwrite: bool

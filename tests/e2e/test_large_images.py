@@ -8,14 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-import torch
 import zarr
 
 from tests.e2e.conftest import contents, run
@@ -47,15 +45,6 @@ def ignore(done: Done) -> None:
     pass
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the processes that are begun here: sums of several threads differ in the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def in_blocks(job: Job, edge: int = 64) -> Job:
     """The same work in blocks of `edge` pixels."""
     return replace(job, choice=replace(job.choice, block=(edge, edge), chunk=(32, 32)))
@@ -71,7 +60,12 @@ def segmented(
     package: Path, image: Path, out: Path, *, edge: int = 64, labels: str = "ome-tiff"
 ) -> Path:
     """The labels' path, after a run in blocks with all outputs there are."""
-    options = Options(table="csv", embeddings="float32", labels=labels)  # type: ignore[arg-type]
+    options = Options(
+        threads=1,
+        table="csv",
+        embeddings="float32",
+        labels=labels,  # type: ignore[arg-type]
+    )
     predictor = Predictor(package, options)
     targets = outputs(out, "tif" if labels == "ome-tiff" else "zarr")
     job = predictor.prepare(Place(str(image)), None, targets)
@@ -315,7 +309,8 @@ def with_dask(package: Path, image: Path, out: Path, *, kill: bool = False) -> P
     """In two processes; with `kill`, one of them dies once some blocks are done."""
     from dask.distributed import Client, LocalCluster
 
-    predictor = Predictor(package, Options(labels="ome-zarr", table="csv", embeddings="float32"))
+    options = Options(threads=1, labels="ome-zarr", table="csv", embeddings="float32")
+    predictor = Predictor(package, options)
     targets = outputs(out, "zarr")
     job = in_blocks(predictor.prepare(Place(str(image)), None, targets))
     two = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")

@@ -61,7 +61,7 @@ class EngineChoice:
 
     name: one of ENGINES. precision: of the convolutions, one of PRECISIONS.
     device: as torch names it: cpu, cuda, cuda:1, mps.
-    threads: on the CPU; None: as many as torch has. torch has one number for the whole process.
+    threads: on the CPU; None: as many as torch has. A torch engine sets torch's number, each time.
 
     Raises:
         InputError: no such name or precision, no threads, or bfloat16 where the device has none.

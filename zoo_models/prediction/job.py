@@ -60,12 +60,14 @@ class Choice:
     """What was chosen once, by measuring, and stays.
 
     Attributes:
-        engine: runs the network. tile: (z)yx pixels into it, `batch` at a time.
+        engine: runs the network, on a CPU with `threads`. tile: (z)yx pixels into it, `batch` at a
+            time.
         block: (z)yx pixels of one unit of work. chunk: (z)yx pixels of a file of labels.
         whole: the clusterer needs the image in one piece, so there is one block.
     """
 
     engine: str
+    threads: int
     tile: tuple[int, ...]
     batch: int
     block: tuple[int, ...]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from zoo_models.checkpoint import sha256
@@ -64,6 +65,7 @@ class Options:
     Attributes:
         clusterer: in place of the package's own.
         engine, precision, device: what runs the network; devices, separated by commas.
+        threads: of the network on a CPU, in each process; None: as many as torch has.
         tile: largest tile edge in pixels. memory: bytes that the process may hold.
         labels: format; None: by size. table, embeddings: None: not written.
     """
@@ -72,6 +74,7 @@ class Options:
     engine: str = "auto"
     precision: str = "float32"
     device: str = "cpu"
+    threads: int | None = None
     tile: int | None = None
     memory: int | None = None
     labels: Literal["ome-tiff", "ome-zarr"] | None = None
@@ -94,8 +97,9 @@ class Predictor:
         self.at_once = 1 + len(options.device.split(","))
         self.package = Package.load(package, options=options.clusterer)
         self.sha256 = sha256(package) if package.is_file() else _folder_state(package)
+        self.threads = options.threads or torch.get_num_threads()
         self.fastest: Fastest | None = None
-        self._engines: dict[str, EnginePool] = {}
+        self._engines: dict[tuple[str, int], EnginePool] = {}
         self._measured: tuple[str, Calibration] | None = None
 
     def prepare(
@@ -133,7 +137,7 @@ class Predictor:
             BlocksFailedError: some blocks could not be done; the others are kept.
         """
         folder = targets.folder.absolute()
-        engine, new = self.engine(job.choice.engine), not folder.parent.exists()
+        engine, new = self.engine(job.choice.engine, job.choice.threads), not folder.parent.exists()
         job.save(folder)
         try:
             create_stores(job, folder, self.package.embedding_dim)
@@ -153,16 +157,15 @@ class Predictor:
         """What is asked for, or OME-TIFF for images up to SMALL pixels."""
         return self.options.labels or ("ome-tiff" if math.prod(shape) <= SMALL else "ome-zarr")
 
-    def engine(self, name: str) -> EnginePool:
+    def engine(self, name: str, threads: int) -> EnginePool:
         """The engine of that name on all devices asked for."""
-        if name not in self._engines:
-            devices = self.options.device.split(",")
+        if (name, threads) not in self._engines:
             engines = [
-                build_engine(self.path, EngineChoice(name, self.options.precision, device))
-                for device in devices
+                build_engine(self.path, EngineChoice(name, self.options.precision, device, threads))
+                for device in self.options.device.split(",")
             ]
-            self._engines[name] = EnginePool(engines)
-        return self._engines[name]
+            self._engines[name, threads] = EnginePool(engines)
+        return self._engines[name, threads]
 
     @property
     def calibration(self) -> Calibration | None:
@@ -178,13 +181,13 @@ class Predictor:
             name, package = self.options.engine, self.package
             if name == "auto":
                 first = self.options.device.split(",")[0]
-                choice = EngineChoice("auto", self.options.precision, first)
+                choice = EngineChoice("auto", self.options.precision, first, self.threads)
                 self.fastest = fastest_engine(self.path, choice, pixels=pixels)
                 name = self.fastest.name
             self._measured = (
                 name,
                 calibrate(
-                    self.engine(name),
+                    self.engine(name, self.threads),
                     package.geometry,
                     package.in_channels,
                     package.embedding_dim,
@@ -225,7 +228,7 @@ class Predictor:
             name = "torchscript" if options.engine == "auto" else options.engine
             limit = options.tile or TILE_LIMIT[len(shape)]
             grid = BlockGrid.covering(shape, geometry, tile_limit=limit)
-            return Choice(name, grid.tile, 1, _up(shape, chunk), chunk, whole)
+            return Choice(name, self.threads, grid.tile, 1, _up(shape, chunk), chunk, whole)
         name, calibration = self.measured(math.prod(shape) * math.prod(n for _, n in source.stack))
         memory = (options.memory or half_the_memory()) - calibration.process_bytes
         tile, batch = choose_tile(
@@ -234,9 +237,10 @@ class Predictor:
         left = memory - calibration.peak_bytes(tile, batch)
         if whole:
             self._expect_room(source, left)
-            return Choice(name, tile, batch, _up(shape, chunk), chunk, whole)
+            return Choice(name, self.threads, tile, batch, _up(shape, chunk), chunk, whole)
         cost = BlockCost(package.in_channels, package.embedding_dim, self.at_once)
-        return Choice(name, tile, batch, choose_block(shape, chunk, cost, left), chunk, whole)
+        block = choose_block(shape, chunk, cost, left)
+        return Choice(name, self.threads, tile, batch, block, chunk, whole)
 
     def _expect_room(self, source: Source, left: int) -> None:
         """A method that needs the image in one piece must find room for it."""

@@ -14,9 +14,9 @@ the graph is cut at the first convolution.
 
 All are called with tiles (N, C, [Z,] Y, X) float32 and give (N, D, [Z,] Y, X) float32. Two calls
 with the same tiles in the same order give the same bytes, whatever ran between: nothing here is
-tuned while it runs. Here, on a CPU, a tile's bytes were also the same alone, in any batch, at any
-place in it and with other threads, but no runtime promises that: who needs the same bytes again
-keeps tile, batch and threads. TensorFloat32 is off. One call at a time for each object.
+tuned while it runs. With another number of threads the last bits differ (oneDNN splits its sums by
+them), and no runtime promises the same bytes in another batch: who needs them again keeps tile,
+batch and threads. TensorFloat32 is off. One call at a time for each object.
 """
 
 from __future__ import annotations
@@ -48,13 +48,17 @@ class TorchEngine:
 
     name = ""
 
-    def __init__(self, network: Any, precision: str, device: str, *, ndim: int) -> None:
+    def __init__(
+        self, network: Any, precision: str, device: str, threads: int | None, *, ndim: int
+    ) -> None:
         self.precision = precision
         self.device = device
         self._network = network
+        self._threads = threads or torch.get_num_threads()
         self._layout = _layout(ndim)
 
     def __call__(self, tiles: Tiles) -> Tiles:
+        torch.set_num_threads(self._threads)  # numba's loops change it, thread by thread
         with torch.inference_mode(), self._exactly():
             on_device = torch.from_numpy(tiles).to(self.device)
             output = self._network(on_device.contiguous(memory_format=self._layout))
@@ -86,14 +90,13 @@ class TorchScriptEngine(TorchEngine):
     def __init__(
         self, weights: PackageWeights, precision: str, device: str, threads: int | None
     ) -> None:
-        _set_torch_threads(threads)
         script = _laid_out(weights.torchscript(device), weights.geometry.ndim)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             frozen = torch.jit.freeze(script.eval())
         # For all of the process; torch.jit.fuser, which is for a block of code, warns.
         torch._C._jit_set_texpr_fuser_enabled(False)
-        super().__init__(frozen, precision, device, ndim=weights.geometry.ndim)
+        super().__init__(frozen, precision, device, threads, ndim=weights.geometry.ndim)
 
 
 class CompileEngine(TorchEngine):
@@ -109,12 +112,11 @@ class CompileEngine(TorchEngine):
                 "The engine compile needs a C++ compiler, and there is none; install g++, or take "
                 "another --engine."
             )
-        _set_torch_threads(threads)
         network = _laid_out(weights.network(device), weights.geometry.ndim)
         with warnings.catch_warnings():  # of what torch itself imports here
             warnings.simplefilter("ignore", DeprecationWarning)
             compiled = torch.compile(network, dynamic=False, options={"freezing": True})
-        super().__init__(compiled, precision, device, ndim=weights.geometry.ndim)
+        super().__init__(compiled, precision, device, threads, ndim=weights.geometry.ndim)
 
     def __call__(self, tiles: Tiles) -> Tiles:
         import torch._dynamo
@@ -208,11 +210,6 @@ def _laid_out(network: torch.nn.Module, ndim: int) -> torch.nn.Module:
     """The network with its tensors in the layout of its tiles."""
     moved: torch.nn.Module = network.to(memory_format=_layout(ndim))  # type: ignore[call-overload]
     return moved
-
-
-def _set_torch_threads(threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def _imported(module: str, requirement: str) -> Any:

@@ -113,7 +113,7 @@ def dask_cluster(address: str, report: Report) -> Iterator[DaskCluster]:
             yield DaskCluster(c, report)
         return
     try:
-        client = Client(address, timeout="20s")
+        client = Client(address, timeout="10s")
     except (OSError, ValueError) as error:
         raise InputError(
             f"--scheduler {address}: no dask scheduler answers there ({error}); start one with "

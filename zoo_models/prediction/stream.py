@@ -191,7 +191,9 @@ def _worker(folder: str, plan: int) -> Worker:
     job = Job.load(Path(folder))
     package = Package.load(job.package, options=job.request.clusterer)
     device = job.request.device.split(",")[0]
-    choice = EngineChoice(job.choice.engine, job.request.precision, device, threads=1)
+    choice = EngineChoice(
+        job.choice.engine, job.request.precision, device, threads=job.choice.threads
+    )
     return Worker(job, Path(folder), package, build_engine(job.package, choice))
 
 

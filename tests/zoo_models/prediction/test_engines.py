@@ -148,6 +148,17 @@ def test_the_same_tiles_give_the_same_bytes_whatever_ran_before(
     assert all(np.array_equal(first, found) for found in [*again, other(tiles)])
 
 
+def test_an_engine_keeps_its_number_of_threads_whatever_others_set(
+    package: Path, tiles: Tiles
+) -> None:
+    before = torch.get_num_threads()
+    engine = build_engine(package, EngineChoice("torchscript", threads=1))
+    torch.set_num_threads(2)  # as numba's parallel loops do
+    engine(tiles)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
     "name",
     ["torchscript", *INSTALLED[2:]],

@@ -33,7 +33,7 @@ demo: $(RUNTIME_READY)
 	$(BIN)/spoco-zoo evaluate demo/image_labels.ome.tif $(EXAMPLE)/labels.tif
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 # Exit code 5 says that no test has the marker: nothing to run is nothing wrong.
 slow: $(DEV_READY)

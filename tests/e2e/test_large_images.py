@@ -237,9 +237,15 @@ def test_a_region_is_an_image_of_its_own(package: Path, image: Path, tmp_path: P
     assert outcome.code == 0, outcome.err
     tifffile.imwrite(tmp_path / "cut.tif", read_image(image).data[0, 40:150, 16:200])
     assert run("predict", package, tmp_path / "cut.tif", "-o", tmp_path).code == 0
-    np.testing.assert_array_equal(
-        read_labels(tmp_path / "discs_labels.ome.tif"), read_labels(tmp_path / "cut_labels.ome.tif")
-    )
+    expected = read_labels(tmp_path / "cut_labels.ome.tif")
+    np.testing.assert_array_equal(read_labels(tmp_path / "discs_labels.ome.tif"), expected)
+    region = ("--region", "40:150,16:200", "--labels", "ome-zarr", "--overwrite")
+    assert run("predict", package, image, "-o", tmp_path, *region).code == 0
+    store = tmp_path / "discs_labels.ome.zarr/labels/instances"
+    np.testing.assert_array_equal(zarr.open_array(store / "0", mode="r")[:], expected)
+    ome = zarr.open_group(store, mode="r").attrs["ome"]
+    moved = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"][1]  # type: ignore[index, call-overload]
+    assert moved["translation"] == [40, 16]  # type: ignore[index, call-overload]
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(

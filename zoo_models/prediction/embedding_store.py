@@ -58,6 +58,7 @@ class EmbeddingStore:
         chunk: Sequence[int],
         dtype: Literal["float32", "float16"] = "float32",
         voxel_size_um: Sequence[float] | None = None,
+        origin: Sequence[int] | None = None,
     ) -> EmbeddingStore:
         """Make a store of zeros, or continue one that a stopped run left.
 
@@ -71,6 +72,7 @@ class EmbeddingStore:
             chunk: (z)yx, the axes of a block; leading axes of a stack have chunks of 1.
             dtype: float16 halves the size, and keeps about three digits up to 65504.
             voxel_size_um: micrometres per space axis of `axes`.
+            origin: first pixel of a region, in the whole image, per space axis.
 
         Raises:
             OutputExistsError: something else is there, or embeddings of another shape, axes, chunk,
@@ -91,7 +93,9 @@ class EmbeddingStore:
         channel = axes.count("t")
         named = _inserted(axes, channel, "c")
         level = Level(_inserted(shape, channel, dim), (1,) * len(named))
-        image = multiscale("embeddings", "".join(named), levels=[level], spacing=spacing)
+        image = multiscale(
+            "embeddings", "".join(named), levels=[level], spacing=spacing, origin=origin
+        )
         continue_store(path)
         continue_group(path, "", v05.Image(multiscales=[image]))
         array = continue_array(

@@ -97,6 +97,12 @@ class Job:
         return product(*(range(size) for _, size in self.stack))
 
     @property
+    def origin(self) -> tuple[int, ...] | None:
+        """First pixel (z)yx of the region in the whole image; None: it is the whole image."""
+        region = self.request.image.region
+        return None if region is None else tuple(start for start, _ in region)
+
+    @property
     def all_axes(self) -> str:
         return "".join(name for name, _ in self.stack) + self.axes
 

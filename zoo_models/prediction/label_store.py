@@ -60,6 +60,7 @@ class LabelStore:
         axes: str,
         *,
         voxel_size_um: Sequence[float] | None = None,
+        origin: Sequence[int] | None = None,
         chunk: Sequence[int],
         name: str = "instances",
     ) -> LabelStore:
@@ -72,6 +73,7 @@ class LabelStore:
             shape: of the whole image, in the order of `axes`.
             axes: 'yx', 'zyx', 'tyx' or 'tzyx'.
             voxel_size_um: micrometres per space axis of `axes`.
+            origin: first pixel of a region, in the whole image, per space axis.
             chunk: (z)yx, the axes of a block. The axes before them are those of a stack that is
                 labeled plane by plane; they have chunks of 1 and are never made coarser.
             name: letters, digits, '_', '-' and '.'.
@@ -92,8 +94,9 @@ class LabelStore:
         steps = [None if i < stack else spacing.get(a, 1.0) for i, a in enumerate(axes)]
         levels = pyramid(shape, full, steps)
         folder = _folder(name)
-        own = multiscale(name, axes, levels=levels, spacing=spacing)
-        whole = multiscale(name, axes, levels=levels, spacing=spacing, folder=f"{folder}/")
+        common: Any = {"levels": levels, "spacing": spacing, "origin": origin}
+        own = multiscale(name, axes, **common)
+        whole = multiscale(name, axes, **common, folder=f"{folder}/")
         source = v05.ImageLabel(source=v05.LabelSource(image="../../"))
         continue_store(path)
         continue_group(path, "", v05.Image(multiscales=[whole]))

@@ -1,8 +1,8 @@
 """Groups and arrays of OME-Zarr 0.5 (Zarr v3) on the local disk, made once and then continued.
 
 Coarser levels hold every second pixel of the next finer one, from the first pixel on, so a pixel
-lies at index * scale in every level and no translation is needed. The finest axes are halved, and
-with them those less than twice as coarse, until one chunk holds a level::
+lies at origin + index * scale in every level; only a region of an image has an origin. The finest
+axes are halved, and with them those less than twice as coarse, until one chunk holds a level::
 
     z 1 µm, y and x 0.25 µm     level 1  y, x 0.5     level 2  y, x 1.0     level 3  z, y, x 2.0
 
@@ -88,14 +88,19 @@ def multiscale(
     *,
     levels: Sequence[Level],
     spacing: Mapping[str, float],
+    origin: Sequence[int] | None = None,
     folder: str = "",
 ) -> v05.Multiscale:
     """The metadata of levels in the arrays `folder`0, `folder`1, ...; unknown spacing counts as 1.
 
     axes: of the arrays, in the order of the specification: t, c, z, y, x.
+    origin: where the first pixel lies, in pixels of the whole image along each space axis.
     """
     from yaozarrs import v05
 
+    start = dict(zip((a for a in axes if a in "zyx"), origin or (), strict=bool(origin)))
+    moved = [start.get(a, 0) * spacing.get(a, 1.0) for a in axes]
+    translation = [v05.TranslationTransformation(translation=moved)] if any(moved) else []
     kinds = {"t": v05.TimeAxis, "c": v05.ChannelAxis}
     return v05.Multiscale(
         name=name,
@@ -113,7 +118,8 @@ def multiscale(
                         scale=[
                             spacing.get(a, 1.0) * f for a, f in zip(axes, level.factor, strict=True)
                         ]
-                    )
+                    ),
+                    *translation,
                 ],
             )
             for number, level in enumerate(levels)

@@ -199,7 +199,11 @@ def _worker(folder: str, plan: int) -> Worker:
 
 def create_stores(job: Job, folder: Path, embedding_dim: int) -> None:
     """What blocks are written into; what a kill left half-written there is put right."""
-    common: Any = {"voxel_size_um": job.voxel_size_um, "chunk": job.choice.chunk}
+    common: Any = {
+        "voxel_size_um": job.voxel_size_um,
+        "origin": job.origin,
+        "chunk": job.choice.chunk,
+    }
     LabelStore.create(folder / LABELS, job.full_shape, job.all_axes, **common)
     dtype = job.request.embeddings
     if dtype is not None and PUBLISHED not in ScratchFolder(folder / "scratch"):

@@ -132,6 +132,23 @@ def test_metadata_tell_axes_units_and_the_size_of_a_pixel_in_every_level(tmp_pat
         assert json.loads(document.read_text())["dimension_names"] == ["z", "y", "x"]
 
 
+def test_a_region_tells_where_it_lies_in_the_whole_image(tmp_path: Path) -> None:
+    path = tmp_path / "region.zarr"
+    LabelStore.create(
+        path,
+        (3, 50, 70),
+        "tyx",
+        chunk=(16, 16),
+        voxel_size_um=(0.5, 0.25),
+        origin=(100, 40),
+    )
+    ome: Any = zarr.open_group(path / "labels/instances", mode="r").attrs["ome"]
+    levels = [d["coordinateTransformations"] for d in ome["multiscales"][0]["datasets"]]
+    assert len(levels) == 4
+    assert all(moved == {"type": "translation", "translation": [0, 50, 10]} for _, moved in levels)
+    assert faults(path) == []
+
+
 def test_a_plane_of_a_stack_is_written_by_its_index_and_stays_a_plane(tmp_path: Path) -> None:
     shape = (2, 3, 40, 40)
     store = LabelStore.create(tmp_path / "c.zarr", shape, "tzyx", chunk=CHUNK)

@@ -27,7 +27,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +152,16 @@ def ours(
 ) -> Row:
     out = arguments.work / slug(name)
     command = ["spoco-zoo", "predict", package, image, "-o", out, "--overwrite", "--json"]
-    asked = ["--labels", "ome-zarr", "--memory", arguments.memory, *options]
-    seconds, memory, printed = run([*command, *asked], arguments.threads)
+    command += ["--labels", "ome-zarr", "--memory", arguments.memory, *options]
+    seconds, memory, printed = run(command, arguments.threads)
     events = [json.loads(line) for line in printed.splitlines()]
     plan = next(event for event in events if event["event"] == "plan")
     end = next(event for event in events if event["event"] == "image")
     network = float(end["network_seconds"])
-    one_pass = seconds_of_one_pass(package, plan, arguments.pass_edge, arguments.threads)
+    # in a process of its own: what this one has held is counted as its children's
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        asked = (package, plan, arguments.pass_edge, arguments.threads)
+        one_pass = alone.submit(seconds_of_one_pass, *asked).result()
     print(f"{name}: {json.dumps({'plan': plan, 'end': end, 'pass': one_pass})}", file=sys.stderr)
     return Row(name, seconds, memory, 0, network / seconds, one_pass / network)
 

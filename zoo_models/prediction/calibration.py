@@ -152,7 +152,7 @@ def calibrate(
         pixels = noise.random((1, channels, *tile), np.float32)
         meter.before_tile()
         _expect_shape(engine, engine(pixels).shape, (1, embedding_dim, *tile))
-        seconds = seconds_of(engine, pixels, 1.0, least=1 if measured else 3)
+        seconds = seconds_of(engine, pixels, 0.3, least=1 if measured else 3)
         measured.append(Measured(tile, seconds, meter.peak()))
     return Calibration(
         time=_time(measured, halo),

@@ -36,7 +36,9 @@ TRIAL_TILE = {2: 512, 3: 96}
 """Edge of the tile that engines are compared on, at most; by number of space axes."""
 
 TRIAL_SECONDS = 2.0
-"""For each engine, beside its first call."""
+TRIAL_SHARE = 0.01
+"""For each engine, beside two calls, at most: seconds, and share of all the work. Engines differ by
+less than half, and what a trial can win must not be lost in it."""
 
 COMPILE_PAYS = 600.0
 """Seconds of work from which on half a minute of compilation is won back."""
@@ -146,9 +148,9 @@ def fastest_engine(
 ) -> Fastest:
     """Measure the installed engines on the package's own test image; keep the fastest that agrees.
 
-    A few seconds. `choice` gives precision, device and threads. torch.compile takes half a minute
-    for each shape of tiles, so it is tried only where `pixels`, all that the network has to
-    compute, are ten minutes of work and more for TorchScript.
+    A few seconds, fewer where there is little to do. `choice` gives precision, device and threads.
+    torch.compile takes half a minute for each shape of tiles, so it is tried only where `pixels`,
+    all that the network has to compute, are ten minutes of work and more for TorchScript.
 
     Raises:
         InputError: no engine can run as asked for. PackageError: the package cannot be read.
@@ -157,19 +159,21 @@ def fastest_engine(
     tile = _trial_tile(weights)
     plain = _build(weights, replace(choice, name="torchscript", precision="float32"))
     expected = _kept(plain(tile), weights.geometry)
-    work = 0.0 if pixels is None else pixels / tile[0, 0].size
+    work = None if pixels is None else pixels / tile[0, 0].size * seconds_of(plain, tile, 0.0)
+    budget = TRIAL_SECONDS if work is None else min(TRIAL_SECONDS, TRIAL_SHARE * work)
     trials: list[Trial] = []
     engines: dict[str, Engine] = {}
     for name in RUNTIMES:
-        if name == "compile" and work * (trials[0].seconds or 0.0) < COMPILE_PAYS:
+        if name == "compile" and (work or 0.0) < COMPILE_PAYS:
             trials.append(Trial(name, refused="takes longer to compile than it wins"))
             continue
         try:
-            engine = _build(weights, replace(choice, name=name))
+            same = (name, choice.precision) == (plain.name, plain.precision)
+            engine = plain if same else _build(weights, replace(choice, name=name))
         except InputError as error:
             trials.append(Trial(name, refused=str(error)))
             continue
-        trials.append(_try(engine, tile, expected, weights.geometry))
+        trials.append(_try(engine, tile, expected, weights.geometry, budget))
         engines[name] = engine
     able = [t for t in trials if t.refused is None]
     if not able:
@@ -205,6 +209,7 @@ def _try(
     tile: NDArray[np.float32],
     expected: NDArray[np.float32],
     geometry: TileGeometry,
+    budget: float,
 ) -> Trial:
     difference = _kept(engine(tile), geometry) - expected
     sigma = float(expected.std())
@@ -215,11 +220,11 @@ def _try(
     refused = None
     if not found <= limit:  # also where it is not a number
         refused = f"differs by {found:.1e} sigma from TorchScript, at most {limit:g} is allowed"
-    return Trial(engine.name, seconds_of(engine, tile, TRIAL_SECONDS), largest, rms, refused)
+    return Trial(engine.name, seconds_of(engine, tile, budget), largest, rms, refused)
 
 
 def seconds_of(
-    engine: Engine, tiles: NDArray[np.float32], budget: float, *, least: int = 2
+    engine: Engine, tiles: NDArray[np.float32], budget: float, *, least: int = 1
 ) -> float:
     """The shortest of `least` calls, and of as many as `budget` seconds allow up to five."""
     best, begin = float("inf"), time.perf_counter()

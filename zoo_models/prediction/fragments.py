@@ -106,8 +106,8 @@ def fragments(
     ends, at = clusterer.basins(stopped, inside)
     walked = np.ascontiguousarray(ends[own])
     settled = np.ascontiguousarray(clusterer.settled(embeddings, target, ends)[own])
-    used = np.unique(np.concatenate([walked.ravel(), settled.ravel()]))
-    used = used[used > 0]
+    pixels = clusterer.sizes(walked, len(at) + 1) + clusterer.sizes(settled, len(at) + 1)
+    used = np.flatnonzero(pixels[1:]) + 1
     row = np.zeros(len(at) + 1, np.int32)
     row[used] = np.arange(1, len(used) + 1)
     walked, settled = row[walked], row[settled]

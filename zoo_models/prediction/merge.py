@@ -103,7 +103,8 @@ def parts(
     rim = distance < groups.limit[fragment]
     part, category, size = clusterer.regions(2 * groups.group[fragment] + rim)
     first, second = clusterer.touching(part + 1)
-    _, start = np.unique(part, return_index=True)
+    start = np.empty(len(size), np.int64)
+    start[part.ravel()[::-1]] = np.arange(part.size)[::-1]  # the last that is written stays
     place = np.stack(np.unravel_index(start, block.shape)) + np.array(block.start)[:, None]
     shell = shell_of(block, shape)
     table = Parts(

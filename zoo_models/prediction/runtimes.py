@@ -177,6 +177,7 @@ class OpenVinoEngine:
         settings = {
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # or every process would compute on the first cores
             "INFERENCE_PRECISION_HINT": "f32",
         }
         self._first = None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import sys
 import zipfile
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +152,23 @@ def test_the_same_tiles_give_the_same_bytes_whatever_ran_before(
     assert all(np.array_equal(first, found) for found in [*again, other(tiles)])
 
 
+@NEEDS_OPENVINO
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux where threads may run")
+def test_openvino_leaves_it_to_the_system_where_its_threads_run(
+    package: Path, tiles: Tiles
+) -> None:
+    """Else every process would compute on the first cores, and two would be as slow as one."""
+    engine = build_engine(package, EngineChoice("openvino", threads=1))
+    allowed = set()
+    with ThreadPoolExecutor(1) as pool:
+        calls = [pool.submit(engine, tiles) for _ in range(10)]
+        while not calls[-1].done():
+            for thread in Path("/proc/self/task").iterdir():
+                with suppress(ProcessLookupError):  # it has ended
+                    allowed.add(frozenset(os.sched_getaffinity(int(thread.name))))
+    assert allowed == {frozenset(os.sched_getaffinity(0))}
+
+
 def test_an_engine_keeps_its_number_of_threads_whatever_others_set(
     package: Path, tiles: Tiles
 ) -> None:
@@ -209,7 +230,7 @@ class Fake:
 def test_a_fast_engine_with_one_wrong_pixel_is_not_taken(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def seconds_of(engine: engines.Engine, *_: Any) -> float:
+    def seconds_of(engine: engines.Engine, *_: Any, **__: Any) -> float:
         return 0.1 if isinstance(engine, Fake) else 1.0
 
     monkeypatch.setattr(engines, "seconds_of", seconds_of)

@@ -40,6 +40,9 @@ TRIAL_SHARE = 0.01
 """For each engine, beside two calls, at most: seconds, and share of all the work. Engines differ by
 less than half, and what a trial can win must not be lost in it."""
 
+TRIALS_PAY = 20.0
+"""Seconds of work from which on four seconds of trials are won back."""
+
 COMPILE_PAYS = 600.0
 """Seconds of work from which on half a minute of compilation is won back."""
 
@@ -149,8 +152,9 @@ def fastest_engine(
     """Measure the installed engines on the package's own test image; keep the fastest that agrees.
 
     A few seconds, fewer where there is little to do. `choice` gives precision, device and threads.
-    torch.compile takes half a minute for each shape of tiles, so it is tried only where `pixels`,
-    all that the network has to compute, are ten minutes of work and more for TorchScript.
+    TorchScript is taken where `pixels`, all that the network has to compute, are less than 20
+    seconds of work for it. torch.compile takes half a minute for each shape of tiles, so it is
+    tried only where they are ten minutes and more.
 
     Raises:
         InputError: no engine can run as asked for. PackageError: the package cannot be read.
@@ -166,6 +170,9 @@ def fastest_engine(
     for name in RUNTIMES:
         if name == "compile" and (work or 0.0) < COMPILE_PAYS:
             trials.append(Trial(name, refused="takes longer to compile than it wins"))
+            continue
+        if name != plain.name and work is not None and work < TRIALS_PAY:
+            trials.append(Trial(name, refused="takes longer to try than it wins"))
             continue
         try:
             same = (name, choice.precision) == (plain.name, plain.precision)

@@ -242,6 +242,15 @@ def test_a_fast_engine_with_one_wrong_pixel_is_not_taken(
     assert found.name != "onnxruntime"
 
 
+def test_torchscript_is_taken_where_there_is_little_to_do(package: Path) -> None:
+    found = fastest_engine(package, EngineChoice(threads=1), pixels=1000)
+    assert found.name == "torchscript"
+    assert {t.refused for t in found.trials if t.name != "torchscript"} == {
+        "takes longer to compile than it wins",
+        "takes longer to try than it wins",
+    }
+
+
 def test_compile_is_tried_where_the_work_is_long_enough(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,6 +192,16 @@ def test_what_was_changed_meanwhile_is_refused(
     assert not outputs(tmp_path).folder.exists()
 
 
+def test_a_run_keeps_its_number_of_threads_as_other_threads_give_other_bytes(
+    package: Path, image: Path, tmp_path: Path
+) -> None:
+    place, targets = Place(str(image)), outputs(tmp_path)
+    begun = Predictor(package, Options(threads=1)).prepare(place, None, targets)
+    begun.save(targets.folder)
+    taken_up = Predictor(package, Options(threads=2)).prepare(place, None, targets)
+    assert (taken_up.choice.threads, taken_up) == (1, begun)
+
+
 def test_a_zarr_becomes_labels_with_a_pyramid_and_embeddings_of_half_the_size(
     package: Path, image: Path, tmp_path: Path
 ) -> None:

@@ -30,7 +30,8 @@ from skimage.measure import label
 
 import zoo_models.compiled
 from zoo_models.checkpoint import ClustererSettings
-from zoo_models.metrics import aggregate, score
+from zoo_models.contingency import contingency
+from zoo_models.metrics import adapted_rand_error, aggregate, score
 from zoo_models.postprocessing import CLUSTERERS, build_clusterer
 from zoo_models.synthetic_embeddings import Scene, synthesise
 
@@ -108,7 +109,7 @@ def measure(job: Job) -> dict[str, float]:
     start = clock()
     run(_corner(_given(job.contender, job.images[0])))
     warm_up = clock() - start
-    seconds, peaks, scores = [], [], []
+    seconds, peaks, scores, contest = [], [], [], []
     for image in job.images:
         embeddings = _given(job.contender, image)
         before = _fresh_peak()
@@ -118,11 +119,14 @@ def measure(job: Job) -> dict[str, float]:
         seconds.append(median(times))
         peaks.append(_resident_bytes("VmHWM") - before)
         if job.contender != FLOOR:
-            scores.append(score(result, np.load(image[1])))
+            truth = np.load(image[1])
+            scores.append(score(result, truth))
+            contest.append(adapted_rand_error(contingency(_background_alone(result), truth)))
     found = {"seconds": fmean(seconds), "first_seconds": warm_up, "peak_bytes": max(peaks)}
     if scores:
         table = aggregate(scores)
         found |= {"arand_error": table.arand_error, "ap50": table.ap50}
+        found["arand_contest"] = fmean(contest)
     return found
 
 
@@ -146,6 +150,14 @@ def study(job: Job) -> Iterator[dict[str, float]]:
             raise SystemExit(f"{seconds:.1f} s for one scene, more than {job.limit:g} s")
         scores = score(labels, drawn.truth)
         yield {"arand_error": scores.arand_error, "ap50": scores.ap50, "seconds": seconds}
+
+
+def _background_alone(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Every pixel of the background as a segment of its own."""
+    alone = labels.astype(np.int64)
+    background = alone == 0
+    alone[background] = alone.max() + 1 + np.arange(np.count_nonzero(background))
+    return alone
 
 
 def _given(contender: str, image: tuple[str, str, str]) -> Floats:

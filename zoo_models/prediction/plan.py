@@ -1,8 +1,9 @@
 """How large tiles, blocks and chunks are, so that a run stays within the memory it was given.
 
-memory  =  what the process holds before the first block
+memory  =  what the process holds before the first block, and LOADED_LATER
         +  one batch of tiles in the network       measured per pixel (calibration.py)
         +  blocks in work x their pixels           embeddings, clustering: bytes per pixel below
+        +  blocks in work x a batch of outputs     while they are cut
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ CHUNK = {2: 512, 3: 64}
 
 LARGEST_BLOCK = {2: 4096, 3: 384}
 """Edge from which on larger blocks gain nothing: what is read twice is below 1 % in 2D."""
+
+LOADED_LATER = 128 * 2**20
+"""With the first block: Zarr, numba and its compiled loops; 105 MiB were measured."""
 
 CLUSTERING_BYTES = 72
 """Per pixel of a block, embeddings apart: 40 in basin merging (benchmarks/clustering.py, 4096 x

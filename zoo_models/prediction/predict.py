@@ -30,12 +30,12 @@ from zoo_models.prediction.engine import TILE_LIMIT
 from zoo_models.prediction.engines import (
     Engine,
     EngineChoice,
-    Fastest,
     build_engine,
     fastest_engine,
 )
 from zoo_models.prediction.job import Choice, Job, Request, begun, forget
 from zoo_models.prediction.plan import (
+    LOADED_LATER,
     WHOLE_BYTES,
     BlockCost,
     choose_block,
@@ -98,7 +98,6 @@ class Predictor:
         self.package = Package.load(package, options=options.clusterer)
         self.sha256 = sha256(package) if package.is_file() else _folder_state(package)
         self.threads = options.threads or torch.get_num_threads()
-        self.fastest: Fastest | None = None
         self._engines: dict[tuple[str, int], EnginePool] = {}
         self._measured: tuple[str, Calibration] | None = None
 
@@ -182,18 +181,17 @@ class Predictor:
             if name == "auto":
                 first = self.options.device.split(",")[0]
                 choice = EngineChoice("auto", self.options.precision, first, self.threads)
-                self.fastest = fastest_engine(self.path, choice, pixels=pixels)
-                name = self.fastest.name
-            self._measured = (
-                name,
-                calibrate(
-                    self.engine(name, self.threads),
-                    package.geometry,
-                    package.in_channels,
-                    package.embedding_dim,
-                    memory_bytes=(self.options.memory or half_the_memory()) - resident(),
-                ),
+                name = fastest_engine(self.path, choice, pixels=pixels).name
+            calibration = calibrate(
+                self.engine(name, self.threads),
+                package.geometry,
+                package.in_channels,
+                package.embedding_dim,
+                memory_bytes=(self.options.memory or half_the_memory()) - resident(),
             )
+            if name != "compile":  # which would compile again
+                del self._engines[name, self.threads]  # it keeps memory for the largest tile
+            self._measured = name, calibration
         return self._measured
 
     def _request(self, source: Source, mask: Place | None) -> Request:
@@ -230,11 +228,13 @@ class Predictor:
             grid = BlockGrid.covering(shape, geometry, tile_limit=limit)
             return Choice(name, self.threads, grid.tile, 1, _up(shape, chunk), chunk, whole)
         name, calibration = self.measured(math.prod(shape) * math.prod(n for _, n in source.stack))
-        memory = (options.memory or half_the_memory()) - calibration.process_bytes
+        memory = options.memory or half_the_memory()
+        memory -= calibration.process_bytes + LOADED_LATER
         tile, batch = choose_tile(
             calibration, geometry, memory // 2, shape=shape, limit=options.tile
         )
         left = memory - calibration.peak_bytes(tile, batch)
+        left -= self.at_once * batch * math.prod(tile) * 4 * package.embedding_dim
         if whole:
             self._expect_room(source, left)
             return Choice(name, self.threads, tile, batch, _up(shape, chunk), chunk, whole)

@@ -3,7 +3,8 @@
 memory  =  what the process holds before the first block, and LOADED_LATER
         +  one batch of tiles in the network       measured per pixel (calibration.py)
         +  blocks in work x their pixels           embeddings, clustering: bytes per pixel below
-        +  blocks in work x a batch of outputs     while they are cut
+        +  a batch of outputs for each of them     while they are cut, and one that is computed
+        +  ARENA for each of them                  freed, but not given back
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ LARGEST_BLOCK = {2: 4096, 3: 384}
 
 LOADED_LATER = 128 * 2**20
 """With the first block: Zarr, numba and its compiled loops; 105 MiB were measured."""
+
+ARENA = 64 * 2**20
+"""What glibc keeps for each thread: up to twice 32 MiB, the size from which on it maps arrays."""
 
 CLUSTERING_BYTES = 72
 """Per pixel of a block, embeddings apart: 40 in basin merging (benchmarks/clustering.py, 4096 x

@@ -35,12 +35,14 @@ from zoo_models.prediction.engines import (
 )
 from zoo_models.prediction.job import Choice, Job, Request, begun, forget
 from zoo_models.prediction.plan import (
+    ARENA,
     LOADED_LATER,
     WHOLE_BYTES,
     BlockCost,
     choose_block,
     chunk_edges,
     half_the_memory,
+    needed,
     resident,
 )
 from zoo_models.prediction.schedule import Schedule
@@ -228,17 +230,24 @@ class Predictor:
             grid = BlockGrid.covering(shape, geometry, tile_limit=limit)
             return Choice(name, self.threads, grid.tile, 1, _up(shape, chunk), chunk, whole)
         name, calibration = self.measured(math.prod(shape) * math.prod(n for _, n in source.stack))
-        memory = options.memory or half_the_memory()
-        memory -= calibration.process_bytes + LOADED_LATER
+        allowed = options.memory or half_the_memory()
+        memory = allowed - calibration.process_bytes - LOADED_LATER - self.at_once * ARENA
+        cost = BlockCost(package.in_channels, package.embedding_dim, self.at_once)
+        least = 0 if whole else needed(chunk, shape, cost)
+        missing = 2 * calibration.peak_bytes(geometry.minimum) + least - memory
+        if missing > 0:
+            raise InputError(
+                f"{allowed / 2**20:.0f} MiB of memory: this program, its smallest tiles and blocks "
+                f"need {(allowed + missing) / 2**20:.0f} MiB; give more with --memory."
+            )
         tile, batch = choose_tile(
-            calibration, geometry, memory // 2, shape=shape, limit=options.tile
+            calibration, geometry, (memory - least) // 2, shape=shape, limit=options.tile
         )
         left = memory - calibration.peak_bytes(tile, batch)
-        left -= self.at_once * batch * math.prod(tile) * 4 * package.embedding_dim
+        left -= (self.at_once + 1) * batch * math.prod(tile) * 4 * package.embedding_dim
         if whole:
             self._expect_room(source, left)
             return Choice(name, self.threads, tile, batch, _up(shape, chunk), chunk, whole)
-        cost = BlockCost(package.in_channels, package.embedding_dim, self.at_once)
         block = choose_block(shape, chunk, cost, left)
         return Choice(name, self.threads, tile, batch, block, chunk, whole)
 

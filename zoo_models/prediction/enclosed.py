@@ -19,7 +19,7 @@ import numpy as np
 from zoo_models.geometry import Box
 from zoo_models.postprocessing.basin_merging import BasinMerging, Floats, Integers, Labels, Mask
 from zoo_models.prediction.fragments import Fragments
-from zoo_models.prediction.merge import merge_fragments, merge_parts, parts
+from zoo_models.prediction.merge import merge_fragments, merge_parts, parts, with_zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +52,12 @@ def finish_enclosed(
     reaching = open_rows(clusterer, table)
     inner = replace(table.only(~reaching), own=np.ones(np.count_nonzero(~reaching), bool))
     label, start = np.zeros(block.shape, np.int32), np.zeros(0, np.int64)
-    if len(inner.end):
-        (groups,) = merge_fragments(clusterer, [inner], shape)
+    if len(inner):
+        (groups,) = merge_fragments(clusterer, {block: inner}, shape)
         of_pixel = _renumbered(fragment, ~reaching)
         part_table, part = parts(clusterer, groups, of_pixel, distance, block, shape)
-        (number,), start = merge_parts(clusterer, [part_table], shape)
-        label = clusterer.painted(part, number)
+        (number,), start = merge_parts(clusterer, {block: part_table}, shape)
+        label = clusterer.painted(part, with_zero(number))
     outer = _renumbered(fragment, reaching)
     return BlockFragments(
         label, start, table.only(reaching), outer, np.where(outer > 0, distance, np.float32(0))
@@ -73,18 +73,27 @@ def all_enclosed(labels: Labels, dim: int) -> BlockFragments:
     number[1 + order] = np.arange(1, len(start) + 1)
     none = np.zeros(0, np.int64)
     table = Fragments(
-        none, none > 0, np.zeros((0, dim), np.float32), none, np.zeros(0), *[none] * 5
+        end=none,
+        own=none > 0,
+        bottom=np.zeros((0, dim), np.float32),
+        size=none,
+        distance=np.zeros(0),
+        settled=none,
+        first=none,
+        second=none,
+        shell=none,
+        shell_row=none,
     )
     empty = np.zeros(labels.shape, np.int32)
     return BlockFragments(number[labels], start[order], table, empty, empty.astype(np.float32))
 
 
 def open_rows(clusterer: BasinMerging, table: Fragments) -> Mask:
-    """Rows (k,) that end outside, have pixels on the shell, or touch such, over any number."""
+    """Rows (n,) that end outside, have pixels on the shell, or touch such, over any number."""
     reaching = ~table.own
-    reaching[table.shell_fragment] = True
-    component = clusterer.components(len(table.end), table.first, table.second)
-    open_ = np.zeros(len(table.end), bool)
+    reaching[table.shell_row] = True
+    component = clusterer.components(len(table), table.first, table.second)
+    open_ = np.zeros(len(table), bool)
     open_[component[reaching]] = True
     found: Mask = open_[component]
     return found

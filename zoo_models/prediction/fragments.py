@@ -12,7 +12,7 @@ the whole image. So a block does what needs embeddings, and hands on small table
                                         block knows
 
 A fragment is the pixels of a block whose walks end at the same pixel: at a minimum in the block, or
-at a pixel of a neighbour's shell. The shell of a block is its outermost layer of pixels.
+at a pixel of a neighbour's shell (tables.py).
 """
 
 from __future__ import annotations
@@ -31,54 +31,35 @@ from zoo_models.postprocessing.basin_merging import (
     Labels,
     Mask,
 )
+from zoo_models.prediction.tables import Table, shell_of
 
 MARGIN = AHEAD + 3
 """Pixels of context on each side: a neighbour, AHEAD steps from there, 2 more for the height."""
 
 
-@dataclass(frozen=True, eq=False)
-class Fragments:
-    """The table of k fragments in one block; pixels are flat indices into the whole image.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fragments(Table):
+    """The table of n fragments in one block; size counts the pixels that walk there.
 
     Attributes:
-        end: (k,) the pixel at which the walks end, ascending.
-        own: (k,) bool, whether it lies in this block, and so is a minimum.
-        bottom: (k, D) float32 mean embedding around it.
-        size: (k,) pixels that walk there.
-        distance: (k,) summed distances from the background of the pixels that settle there.
-        settled: (k,) pixels that settle there.
-        first, second: (m,) rows of fragments that touch in the block.
-        shell: (s,) the shell's pixels that belong to a fragment, ascending.
-        shell_fragment: (s,) the row of each.
+        end: (n,) the pixel at which the walks end, ascending.
+        own: (n,) bool, whether it lies in this block, and so is a minimum.
+        bottom: (n, D) float32 mean embedding around it.
+        distance: (n,) summed distances from the background of the pixels that settle there.
+        settled: (n,) pixels that settle there.
     """
 
     end: Integers
     own: Mask
     bottom: Floats
-    size: Integers
     distance: NDArray[np.float64]
     settled: Integers
-    first: Integers
-    second: Integers
-    shell: Integers
-    shell_fragment: Integers
 
-    def only(self, rows: Mask) -> Fragments:
-        """The table of the given rows (k,), which touch no others."""
-        row = np.cumsum(rows) - 1
-        pair, on_shell = rows[self.first], rows[self.shell_fragment]
-        return Fragments(
-            end=self.end[rows],
-            own=self.own[rows],
-            bottom=self.bottom[rows],
-            size=self.size[rows],
-            distance=self.distance[rows],
-            settled=self.settled[rows],
-            first=row[self.first[pair]],
-            second=row[self.second[pair]],
-            shell=self.shell[on_shell],
-            shell_fragment=row[self.shell_fragment[on_shell]],
-        )
+    def ways_out(self, block: Box, shape: tuple[int, ...]) -> tuple[Integers, Integers]:
+        """Also where the walks go on in another block."""
+        rows, pixels = super().ways_out(block, shape)
+        leaving = np.flatnonzero(~self.own)
+        return np.concatenate([rows, leaving]), np.concatenate([pixels, self.end[leaving]])
 
 
 def fragments(
@@ -130,18 +111,9 @@ def fragments(
         first=first - 1,
         second=second - 1,
         shell=shell[fragment > 0],
-        shell_fragment=fragment[fragment > 0].astype(np.int64) - 1,
+        shell_row=fragment[fragment > 0].astype(np.int64) - 1,
     )
     return table, settled, np.ascontiguousarray(kept)
-
-
-def shell_of(box: Box, shape: tuple[int, ...]) -> Integers:
-    """Flat indices, ascending, of the outermost pixels of a box in an image of `shape`."""
-    inner = np.zeros(box.shape, bool)
-    inner[(slice(1, -1),) * len(shape)] = True
-    place = np.stack(np.nonzero(~inner)) + np.array(box.start)[:, None]
-    pixels: Integers = np.ravel_multi_index(tuple(place), shape)
-    return pixels
 
 
 def flat_within(pixels: Integers, shape: tuple[int, ...], box: Box) -> Integers:

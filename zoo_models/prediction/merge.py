@@ -7,7 +7,7 @@ order shows in the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo_models.geometry import Box
-from zoo_models.postprocessing.basin_merging import BasinMerging, Floats, Integers, Labels
-from zoo_models.prediction.fragments import Fragments, flat_within, shell_of
+from zoo_models.postprocessing.basin_merging import BasinMerging, Floats, Integers, Labels, Mask
+from zoo_models.prediction.fragments import Fragments, flat_within
+from zoo_models.prediction.tables import Table, beyond, looked_up, shell_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,42 +29,39 @@ class Groups:
     limit: NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """The table of p parts in one block; pixels are flat indices into the whole image.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Parts(Table):
+    """The table of n parts of groups in one block; rows that touch are of the same group.
 
     Attributes:
-        category: (p,) twice the group, and 1 more for rim.
-        size: (p,) pixels.
-        start: (p,) first pixel.
-        first, second: (m,) rows of parts that touch in the block.
-        shell, shell_part: (s,) the shell's pixels, ascending, and the row of each.
+        category: (n,) twice the group, and 1 more for rim.
+        start: (n,) first pixel.
+        exposed: (n,) bool, touches what is not its group.
     """
 
     category: Labels
-    size: Integers
     start: Integers
-    first: Integers
-    second: Integers
-    shell: Integers
-    shell_part: Integers
+    exposed: Mask
+
+    def belongs(self, rows: Integers, other: Parts, other_rows: Integers) -> Mask:
+        """Of another group is all that need be known of what is not the same group."""
+        same: Mask = self.category[rows] // 2 == other.category[other_rows] // 2
+        return same
 
 
 def merge_fragments(
-    clusterer: BasinMerging, tables: Sequence[Fragments], shape: tuple[int, ...]
+    clusterer: BasinMerging, of_block: Mapping[Box, Fragments], shape: tuple[int, ...]
 ) -> list[Groups]:
-    """Which fragments of all blocks are one group; one entry for each table.
+    """Which fragments of some blocks are one group; one entry for each block.
 
     A walk that ends in another block's shell goes on there. What ends at one minimum is a basin;
     basins are merged as those of a whole image are: in the order of their minima.
     """
-    offset = _offsets(len(t.end) for t in tables)
+    tables = list(of_block.values())
+    offset = _offsets(tables)
     end = _joined([t.end for t in tables])
     size = _joined([t.size for t in tables])
-    shell = _joined([t.shell for t in tables])
-    shell_row = _joined([t.shell_fragment + o for t, o in zip(tables, offset, strict=False)])
-    order = np.argsort(shell)
-    shell, shell_row = shell[order], shell_row[order]
+    shell, shell_row = _shells(tables, offset)
     own = _joined([t.own for t in tables])
     root = _followed(end, shell, end[shell_row])
     minima, basin = np.unique(root, return_inverse=True)
@@ -72,8 +70,7 @@ def merge_fragments(
     for known in (end == root, own):  # those of other blocks serve where a cycle was cut only
         bottom[1 + basin[known]] = every[known]
     pixels = np.bincount(basin + 1, weights=size, minlength=len(minima) + 1).astype(np.int64)
-    inner = [(t.first + o, t.second + o) for t, o in zip(tables, offset, strict=False)]
-    first, second = _all_pairs(inner, shell, shell_row, shape)
+    first, second, _ = _all_pairs(of_block, offset, shape)
     pairs = _ordered(basin[first] + 1, basin[second] + 1, len(bottom))
     group = clusterer.groups(bottom, pixels, pairs, clusterer.merge)
     of_fragment = group[basin + 1]
@@ -99,73 +96,98 @@ def parts(
     block: Box,
     shape: tuple[int, ...],
 ) -> tuple[Parts, Labels]:
-    """The block's table of parts, and of each pixel its row."""
+    """The block's table of parts, and of each pixel the part, a row from 1 on or 0."""
     rim = distance < groups.limit[fragment]
-    part, category, size = clusterer.regions(2 * groups.group[fragment] + rim)
-    first, second = clusterer.touching(part + 1)
+    region, category, size = clusterer.regions(2 * groups.group[fragment] + rim)
+    kept = category >= 2
+    row = np.cumsum(kept) - 1
+    first, second = (side - 1 for side in clusterer.touching(region + 1))
+    same = category[first] // 2 == category[second] // 2
+    exposed = np.zeros(len(size), bool)
+    exposed[first[~same]] = exposed[second[~same]] = True
+    inside = same & kept[first]
     start = np.empty(len(size), np.int64)
-    start[part.ravel()[::-1]] = np.arange(part.size)[::-1]  # the last that is written stays
-    place = np.stack(np.unravel_index(start, block.shape)) + np.array(block.start)[:, None]
+    start[region.ravel()[::-1]] = np.arange(region.size)[::-1]  # the last that is written stays
+    place = np.stack(np.unravel_index(start[kept], block.shape)) + np.array(block.start)[:, None]
+    part = clusterer.painted(region, np.where(kept, row + 1, 0).astype(np.int32))
     shell = shell_of(block, shape)
+    on_shell = part.ravel()[flat_within(shell, shape, block)].astype(np.int64)
     table = Parts(
-        category=category,
-        size=size,
+        category=category[kept],
+        size=size[kept],
         start=np.ravel_multi_index(tuple(place), shape),
-        first=first - 1,
-        second=second - 1,
-        shell=shell,
-        shell_part=part.ravel()[flat_within(shell, shape, block)].astype(np.int64),
+        exposed=exposed[kept],
+        first=row[first[inside]],
+        second=row[second[inside]],
+        shell=shell[on_shell > 0],
+        shell_row=on_shell[on_shell > 0] - 1,
     )
     return table, part
 
 
 def merge_parts(
-    clusterer: BasinMerging, tables: Sequence[Parts], shape: tuple[int, ...]
+    clusterer: BasinMerging, of_block: Mapping[Box, Parts], shape: tuple[int, ...]
 ) -> tuple[list[Labels], Integers]:
     """Instances 1..n in the order of their first pixels, and these pixels (n,).
 
-    The instance of each part, 0 for none; one entry for each table.
+    The instance of each part, 0 for none; one entry for each block. All else that a part touches
+    is stood for by one part more, of no group.
     """
-    offset = _offsets(len(t.size) for t in tables)
+    tables = list(of_block.values())
+    offset = _offsets(tables)
     category = _joined([t.category for t in tables])
     start = _joined([t.start for t in tables])
-    shell = _joined([t.shell for t in tables])
-    shell_row = _joined([t.shell_part + o for t, o in zip(tables, offset, strict=False)])
-    order = np.argsort(shell)
-    inner = [(t.first + o, t.second + o) for t, o in zip(tables, offset, strict=False)]
-    first, second = _all_pairs(inner, shell[order], shell_row[order], shape)
-    same = category[first] == category[second]
+    first, second, alone = _all_pairs(of_block, offset, shape)
+    exposed = _joined([t.exposed for t in tables])
+    same = category[first] // 2 == category[second] // 2
+    exposed[alone] = exposed[first[~same]] = exposed[second[~same]] = True
+    first, second = first[same], second[same]
+    alike = category[first] == category[second]
     by_start = np.argsort(start)  # so that merged parts are in the order of their first pixels
     rank = np.empty(len(start), np.int64)
     rank[by_start] = np.arange(len(start))
-    merged = clusterer.components(len(start), rank[first[same]], rank[second[same]])[rank]
+    merged = clusterer.components(len(start), rank[first[alike]], rank[second[alike]])[rank]
     number = int(merged.max(initial=-1)) + 1
-    of_merged = np.zeros(number, np.int32)
+    of_merged = np.zeros(number + 1, np.int32)
     of_merged[merged] = category
-    size = np.bincount(merged, weights=_joined([t.size for t in tables]), minlength=number)
-    pairs = _ordered(merged[first], merged[second], number)
-    label = clusterer.pieces(of_merged, size.astype(np.int64), pairs)[merged]
+    size = np.bincount(
+        merged, weights=_joined([t.size for t in tables]), minlength=number + 1
+    ).astype(np.int64)
+    outside = merged[exposed]
+    pairs = _ordered(
+        np.concatenate([merged[first], outside]),
+        np.concatenate([merged[second], np.full(len(outside), number)]),
+        number + 1,
+    )
+    label = clusterer.pieces(of_merged, size, pairs)[merged]
     instance, at = np.unique(label[by_start], return_index=True)
     return [label[a:b] for a, b in pairwise(offset)], start[by_start][at[instance > 0]]
 
 
+def _shells(tables: Sequence[Table], offset: Integers) -> tuple[Integers, Integers]:
+    """The shells' pixels of all tables, ascending, and the row of each."""
+    shell = _joined([t.shell for t in tables])
+    row = _joined([t.shell_row + o for t, o in zip(tables, offset, strict=False)])
+    order = np.argsort(shell)
+    return shell[order], row[order]
+
+
 def _all_pairs(
-    inner: Iterable[tuple[Integers, Integers]],
-    shell: Integers,
-    row: Integers,
-    shape: tuple[int, ...],
-) -> tuple[Integers, Integers]:
-    """Pairs of rows that touch: those within blocks, and those of neighbouring shell pixels."""
-    first, second = (list(side) for side in zip(*inner, strict=True))
-    stride = 1
-    for axis in reversed(range(len(shape))):
-        inside = shell // stride % shape[axis] + 1 < shape[axis]
-        here, there = row[inside], _looked_up(shell, row, shell[inside] + stride, missing=-1)
-        met = (there >= 0) & (there != here)
-        first.append(here[met])
-        second.append(there[met])
-        stride *= shape[axis]
-    return _joined(first), _joined(second)
+    of_block: Mapping[Box, Table], offset: Integers, shape: tuple[int, ...]
+) -> tuple[Integers, Integers, Integers]:
+    """Pairs of rows that touch, in a block or across a border; rows that touch what has no row."""
+    tables = list(of_block.values())
+    shell, shell_row = _shells(tables, offset)
+    first = [t.first + o for t, o in zip(tables, offset, strict=False)]
+    second = [t.second + o for t, o in zip(tables, offset, strict=False)]
+    alone = []
+    for block, table, begin in zip(of_block, tables, offset, strict=False):
+        at, pixel = beyond(table.shell, block, shape)
+        here, there = table.shell_row[at] + begin, looked_up(shell, shell_row, pixel)
+        first.append(here[there >= 0])
+        second.append(there[there >= 0])
+        alone.append(here[there < 0])
+    return _joined(first), _joined(second), _joined(alone)
 
 
 def _followed(end: Integers, shell: Integers, shell_end: Integers) -> Integers:
@@ -190,17 +212,6 @@ def _followed(end: Integers, shell: Integers, shell_end: Integers) -> Integers:
     return reached
 
 
-def _looked_up(
-    keys: Integers, values: Integers, wanted: Integers, missing: int | None = None
-) -> Integers:
-    """The value of each wanted key; of an unknown one `missing`, or the key itself."""
-    place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
-    otherwise = wanted if missing is None else np.full_like(wanted, missing)
-    if len(keys) == 0:
-        return otherwise
-    return np.where(keys[place] == wanted, values[place], otherwise)
-
-
 def _ordered(first: Integers, second: Integers, number: int) -> tuple[Integers, Integers]:
     """Each pair a < b once, in order."""
     apart = first != second
@@ -209,8 +220,13 @@ def _ordered(first: Integers, second: Integers, number: int) -> tuple[Integers, 
     return key // number, key % number
 
 
-def _offsets(lengths: Iterable[int]) -> Integers:
-    return np.concatenate([[0], np.cumsum(np.fromiter(lengths, np.int64))]).astype(np.int64)
+def _offsets(tables: Sequence[Table]) -> Integers:
+    return np.cumsum([0, *map(len, tables)])
+
+
+def with_zero(numbers: Labels) -> Labels:
+    """What 0 has, 0, before what 1, 2, ... have."""
+    return np.concatenate([np.zeros(1, np.int32), numbers])
 
 
 def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -6,8 +6,9 @@
              tables of all blocks  -> which parts are one instance
     pass 3   parts of a block      -> labels
 
-In memory are one block and the tables; planes of pixels wait in a scratch between the passes. What
-the scratch holds already is not done again, so a run that was cut goes on where it was.
+In memory are one block, or tables of what touches (portions.py), and one number of each instance
+and part; planes of pixels wait in a scratch between the passes. What the scratch holds already is
+not done again, so a run that was cut goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,11 +23,20 @@ from numpy.typing import NDArray
 
 from zoo_models.errors import GeometryError
 from zoo_models.geometry import Box
-from zoo_models.postprocessing.basin_merging import BasinMerging, Labels, Mask
+from zoo_models.postprocessing.basin_merging import BasinMerging, Labels
 from zoo_models.prediction.enclosed import BlockFragments
 from zoo_models.prediction.fragments import MARGIN, Fragments
-from zoo_models.prediction.merge import Groups, Parts, merge_fragments, merge_parts, parts
+from zoo_models.prediction.merge import (
+    Groups,
+    Parts,
+    merge_fragments,
+    merge_parts,
+    parts,
+    with_zero,
+)
+from zoo_models.prediction.portions import portions
 from zoo_models.prediction.schedule import Schedule
+from zoo_models.prediction.tables import Table
 
 Arrays = Mapping[str, NDArray[Any]]
 Scratch = MutableMapping[str, Arrays]
@@ -35,7 +45,7 @@ Scratch = MutableMapping[str, Arrays]
 Work = Callable[[str, Box], None]
 """Does one step for one block."""
 
-Table = TypeVar("Table", Fragments, Groups, Parts)
+Kept = TypeVar("Kept", Fragments, Groups, Parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +55,7 @@ class Passes:
     first: a block's own work on its embeddings. write: takes each block's labels, int32, numbered
     1, 2, ... over the whole image in the order of their first pixels, from `numbered` + 1 on; what
     it gives back is kept as "written/...". lock: held while the clusterer computes, as its loops
-    have threads of their own.
+    have threads of their own. most: rows of tables that are merged at once, unless more touch.
     """
 
     clusterer: BasinMerging
@@ -54,6 +64,7 @@ class Passes:
     write: Callable[[Box, Labels], Arrays]
     scratch: Scratch
     lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    most: int = 2**16
 
     def do(self, step: str, block: Box) -> None:
         """One of the three passes for one block."""
@@ -63,20 +74,24 @@ class Passes:
         """Pass 1. The table is written last: where it is, the block is done."""
         found = self.first(block)
         self.scratch[f"finished/{_name(block)}"] = {"label": found.label, "start": found.start}
-        if len(found.table.end):
+        if len(found.table):
             planes = {"fragment": found.fragment, "distance": found.distance}
             self.scratch[f"planes/{_name(block)}"] = planes
         self.scratch[f"fragments/{_name(block)}"] = _arrays(found.table)
 
     def parts(self, block: Box) -> None:
-        """Pass 2. Background is a part, too: rim that touches it on the other side is cut off."""
+        """Pass 2, for blocks with open fragments."""
         groups = _table(Groups, self.scratch[f"groups/{_name(block)}"])
-        fragment, distance = np.zeros(block.shape, np.int32), np.zeros(block.shape, np.float32)
-        if len(groups.group) > 1:
-            planes = self.scratch[f"planes/{_name(block)}"]
-            fragment, distance = planes["fragment"], planes["distance"]
+        planes = self.scratch[f"planes/{_name(block)}"]
         with self.lock:
-            table, part = parts(self.clusterer, groups, fragment, distance, block, self.shape)
+            table, part = parts(
+                self.clusterer,
+                groups,
+                planes["fragment"],
+                planes["distance"],
+                block,
+                self.shape,
+            )
         self.scratch[f"part/{_name(block)}"] = {"part": part}
         self.scratch[f"parts/{_name(block)}"] = _arrays(table)
         self.scratch.pop(f"planes/{_name(block)}", None)
@@ -116,15 +131,9 @@ def cluster_blocks(
     scratch, work = passes.scratch, work or passes.do
     schedule("fragments", work, _missing(scratch, "fragments", blocks))
     if "groups" not in scratch:
-        tables = [_table(Fragments, scratch[f"fragments/{_name(b)}"]) for b in blocks]
-        for block, groups in zip(
-            blocks, merge_fragments(passes.clusterer, tables, passes.shape), strict=True
-        ):
-            scratch[f"groups/{_name(block)}"] = _arrays(groups)
-        reaching = np.array([len(t.end) > 0 for t in tables])
-        scratch["groups"] = {"crossed": _and_neighbours(reaching, blocks)}
-        del tables
-    crossed = [b for b, c in zip(blocks, scratch["groups"]["crossed"], strict=True) if c]
+        _group(passes, blocks)
+        scratch["groups"] = {}
+    crossed = [block for block in blocks if f"groups/{_name(block)}" in scratch]
     schedule("parts", work, _missing(scratch, "parts", crossed))
     if "numbers" not in scratch:
         scratch["numbers"] = {"total": np.array(_number(passes, blocks, crossed, numbered))}
@@ -132,41 +141,61 @@ def cluster_blocks(
     return int(scratch["numbers"]["total"])
 
 
+def _group(passes: Passes, blocks: Sequence[Box]) -> None:
+    """Group all open fragments; blocks without any get no groups.
+
+    Groups of different portions may have one number, as they touch nowhere.
+    """
+    scratch, clusterer, shape = passes.scratch, passes.clusterer, passes.shape
+    begun: dict[Box, Groups] = {}
+    missing: dict[Box, int] = {}
+
+    def read(block: Box) -> Fragments:
+        return _table(Fragments, scratch[f"fragments/{_name(block)}"])
+
+    for shares in portions(clusterer, blocks, read, shape, most=passes.most):
+        found = merge_fragments(clusterer, {s.block: s.table for s in shares}, shape)
+        for share, groups in zip(shares, found, strict=True):
+            block, rows = share.block, len(share.rows)
+            if block not in begun:
+                begun[block] = Groups(np.zeros(rows + 1, np.int32), np.zeros(rows + 1))
+                missing[block] = rows
+            begun[block].group[1:][share.rows] = groups.group[1:]
+            begun[block].limit[1:][share.rows] = groups.limit[1:]
+            missing[block] -= len(share.table)
+            if missing[block] == 0:
+                scratch[f"groups/{_name(block)}"] = _arrays(begun.pop(block))
+
+
 def _number(passes: Passes, blocks: Sequence[Box], crossed: Sequence[Box], numbered: int) -> int:
     """Number finished instances and those of parts in the order of their first pixels."""
-    scratch = passes.scratch
-    of_part: dict[Box, Labels] = {block: np.zeros(0, np.int32) for block in blocks}
+    scratch, clusterer, shape = passes.scratch, passes.clusterer, passes.shape
     starts = [scratch[f"finished/{_name(block)}"]["start"] for block in blocks]
-    if crossed:
-        tables = [_table(Parts, scratch[f"parts/{_name(block)}"]) for block in crossed]
-        found, start = merge_parts(passes.clusterer, tables, passes.shape)
-        of_part.update(zip(crossed, found, strict=True))
+    instance: dict[Box, Labels] = {}
+    number = 0
+
+    def read(block: Box) -> Parts:
+        return _table(Parts, scratch[f"parts/{_name(block)}"])
+
+    for shares in portions(clusterer, crossed, read, shape, most=passes.most):
+        found, start = merge_parts(clusterer, {s.block: s.table for s in shares}, shape)
+        for share, label in zip(shares, found, strict=True):
+            of_part = instance.setdefault(share.block, np.zeros(len(share.rows), np.int32))
+            of_part[share.rows] = np.where(label > 0, label + number, 0)
         starts.append(start)
+        number += len(start)
     every = np.concatenate(starts)
     rank = np.empty(len(every), np.int32)
     rank[np.argsort(every)] = np.arange(1, len(every) + 1) + numbered
     offsets = np.cumsum([0, *map(len, starts)])
-    of_merged = _with_zero(rank[offsets[len(blocks)] :])
+    of_instance = with_zero(rank[offsets[len(blocks)] :])
+    none = np.zeros(0, np.int32)
     for block, begin, end in zip(blocks, offsets, offsets[1:], strict=False):
         scratch[f"numbers/{_name(block)}"] = {
-            "finished": _with_zero(rank[begin:end]),
-            "part": of_merged[of_part[block]],
+            "finished": with_zero(rank[begin:end]),
+            "part": with_zero(of_instance[instance.get(block, none)]),
         }
     return len(every)
-
-
-def _and_neighbours(chosen: Mask, blocks: Sequence[Box]) -> Mask:
-    """Mark the blocks that touch a chosen one, too."""
-    start = np.array([block.start for block in blocks])
-    stop = np.array([block.stop for block in blocks])
-    marked = chosen.copy()
-    for n in np.flatnonzero(chosen):
-        marked |= np.all((start <= stop[n]) & (stop >= start[n]), axis=1)
-    return marked
-
-
-def _with_zero(numbers: Labels) -> Labels:
-    return np.concatenate([np.zeros(1, np.int32), numbers])
 
 
 def written(scratch: Scratch, blocks: Iterable[Box]) -> Iterator[Arrays]:
@@ -183,11 +212,11 @@ def _name(block: Box) -> str:
     return "_".join(map(str, block.start))
 
 
-def _arrays(table: Fragments | Groups | Parts) -> dict[str, NDArray[Any]]:
+def _arrays(table: Table | Groups) -> dict[str, NDArray[Any]]:
     return {field.name: getattr(table, field.name) for field in fields(table)}
 
 
-def _table(kind: type[Table], arrays: Arrays) -> Table:
+def _table(kind: type[Kept], arrays: Arrays) -> Kept:
     return kind(**arrays)
 
 
@@ -195,17 +224,18 @@ def expect_partition(blocks: Sequence[Box]) -> tuple[int, ...]:
     """The shape of the image that the blocks make up.
 
     Raises:
-        GeometryError: pixels in no block, or in several.
+        GeometryError: pixels in no block, or in several; blocks that are no cells of a grid.
     """
     if not blocks:
         raise GeometryError("No blocks, expected boxes that make up the image.")
     shape = tuple(max(stops) for stops in zip(*(b.stop for b in blocks), strict=True))
     covered = sum(block.size for block in blocks)
     starts = {block.start for block in blocks}
-    if covered != int(np.prod(shape)) or len(starts) != len(blocks):
+    cells = int(np.prod([len(set(along)) for along in zip(*starts, strict=True)]))
+    if covered != int(np.prod(shape)) or not len(starts) == len(blocks) == cells:
         raise GeometryError(
             f"{len(blocks)} blocks cover {covered} pixels of an image of shape {shape}: expected "
-            "each pixel in one block, from the origin on."
+            "each pixel in one block, from the origin on, and the blocks in rows and columns."
         )
     return shape
 

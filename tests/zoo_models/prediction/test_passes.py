@@ -39,6 +39,7 @@ def in_blocks(
     blocks: list[Box],
     foreground: np.ndarray | None = None,
     scratch: Scratch | None = None,
+    most: int = 2**16,
 ) -> tuple[Labels, int]:
     shape = expect_partition(blocks)
     labels = np.full(shape, -1, np.int32)
@@ -53,7 +54,8 @@ def in_blocks(
         labels[block.slices] = found
         return {"labels": found}
 
-    passes = Passes(clusterer, shape, first, write, {} if scratch is None else scratch)
+    kept = {} if scratch is None else scratch
+    passes = Passes(clusterer, shape, first, write, kept, most=most)
     return labels, cluster_blocks(passes, blocks, in_turn)
 
 
@@ -79,9 +81,10 @@ def noisy_cells(draw: np.random.Generator, shape: tuple[int, ...], noise: float)
     size=st.integers(1, 25),
     noise=st.sampled_from([0, 0.3, 1.5, 4.0]),
     compiled=st.booleans(),
+    most=st.sampled_from([1, 12, 2**16]),
 )
 def test_blocks_of_any_size_in_any_order_give_the_labels_of_the_whole(
-    seed: int, shape: tuple[int, ...], size: int, noise: float, compiled: bool
+    seed: int, shape: tuple[int, ...], size: int, noise: float, compiled: bool, most: int
 ) -> None:
     draw = np.random.default_rng(seed)
     embeddings = noisy_cells(draw, shape, noise)
@@ -95,7 +98,7 @@ def test_blocks_of_any_size_in_any_order_give_the_labels_of_the_whole(
     }
     clusterer = (Compiled if compiled else BasinMerging)(**chosen)
     expected = BasinMerging(**chosen)(embeddings)
-    found, number = in_blocks(clusterer, reader(embeddings), blocks)
+    found, number = in_blocks(clusterer, reader(embeddings), blocks, most=most)
     np.testing.assert_array_equal(found, expected)
     assert number == expected.max()
 
@@ -152,6 +155,9 @@ def test_blocks_partition_the_image_and_anything_else_is_refused() -> None:
         expect_partition(blocks[:2] + blocks[3:])
     with pytest.raises(GeometryError, match="each pixel in one block"):
         expect_partition([*blocks, blocks[0]])
+    bricks = [Box((0, 0), (1, 2)), Box((0, 2), (1, 4)), Box((1, 0), (2, 1)), Box((1, 1), (2, 4))]
+    with pytest.raises(GeometryError, match="in rows and columns"):
+        expect_partition(bricks)
     with pytest.raises(GeometryError, match="No blocks"):
         expect_partition([])
 

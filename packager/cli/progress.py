@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from zoo_models.prediction.plan import resident
+from zoo_models.prediction.memory_meter import resident
 from zoo_models.prediction.schedule import Done
 
 STEPS = {"fragments": "network", "parts": "joining", "labels": "writing"}

@@ -1,8 +1,8 @@
 """How much memory the network takes: of this process, or of a GPU.
 
 What counts is the growth from before the first tile to the peak. On Linux the kernel's record of
-the peak is set back before each tile; elsewhere (macOS) the record of the whole life of the process
-must grow with each tile, or nothing is known and it is an error.
+the peak is set back before each tile; elsewhere the record of the whole life of the process must
+grow with each tile, or nothing is known and it is an error.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+import psutil
 import torch
 
 from zoo_models.errors import InputError
@@ -83,35 +84,24 @@ class _GpuMemory:
 
 
 def resident() -> int:
-    """Bytes that this process holds now; where only the most so far is known, that."""
-    found = _status("VmRSS")
-    return _highest() if found is None else found
+    """Bytes that this process holds now."""
+    held: int = psutil.Process().memory_info().rss
+    return held
 
 
 def _highest() -> int:
     """The most bytes that this process has held."""
-    found = _status("VmHWM")
-    if found is not None:
-        return found
-    try:
-        import resource
-    except ImportError as error:  # Windows
-        raise InputError(
-            "This system does not tell how much memory a process takes; give the size of the "
-            "tiles with --tile."
-        ) from error
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    if sys.platform == "win32":
+        highest: int = psutil.Process().memory_info().peak_wset
+        return highest
+    import resource
 
-
-def _status(name: str) -> int | None:
-    """A line of /proc/self/status, in bytes; None where there is no such file or line."""
-    try:
+    try:  # the other record of the peak is never set back
         lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(text.split()[1]) * 1024 for text in lines if text.startswith(name)), None)
+        return next(int(text.split()[1]) * 1024 for text in lines if text.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _forget_peak() -> bool:

@@ -10,11 +10,12 @@ memory  =  what the process holds before the first block, and LOADED_LATER
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from zoo_models.errors import InputError
 from zoo_models.geometry import TileGeometry
@@ -77,21 +78,13 @@ def parse_bytes(text: str) -> int:
 
 def half_the_memory() -> int:
     """Half of what this machine, or the container this process runs in, has; in bytes."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total: int = psutil.virtual_memory().total
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             total = min(total, int(Path(file).read_text()))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return total // 2
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds now; 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 def chunk_edges(geometry: TileGeometry) -> tuple[int, ...]:

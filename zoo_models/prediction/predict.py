@@ -34,6 +34,7 @@ from zoo_models.prediction.engines import (
     fastest_engine,
 )
 from zoo_models.prediction.job import Choice, Job, Request, begun, forget
+from zoo_models.prediction.memory_meter import resident
 from zoo_models.prediction.plan import (
     ARENA,
     LOADED_LATER,
@@ -43,7 +44,6 @@ from zoo_models.prediction.plan import (
     chunk_edges,
     half_the_memory,
     needed,
-    resident,
 )
 from zoo_models.prediction.schedule import Schedule
 from zoo_models.prediction.source import Place, Source, expect_source, open_source

@@ -91,7 +91,8 @@ def _components(
         here = _Border(table, node + begin[n], *table.ways_out(block, shape))
         begin.append(begin[n] + len(rows[-1]))
         for other in (borders[m] for m in near[n].tolist() if 0 <= m < n):
-            pairs += [_links(here, other), _links(other, here)]
+            found = [_links(here, other), _links(other, here)]
+            pairs += [links for links in found if links.size]
         borders[n] = here
         for m in [m for m in borders if last[m] <= n]:
             del borders[m]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -124,3 +126,31 @@ def test_only_takes_rows_with_all_that_is_theirs() -> None:
     assert part.size.tolist() == [6, 7]
     assert (part.first.tolist(), part.second.tolist()) == ([0], [1])
     assert (part.shell.tolist(), part.shell_row.tolist()) == ([10, 30], [1, 0])
+
+
+def test_memory_does_not_grow_with_the_tables_where_objects_lie_apart() -> None:
+    """Sixteen times as many blocks, each with ten objects of a hundred rows; two cross borders."""
+    chained = np.flatnonzero(np.arange(999) % 100 != 99)
+
+    def peak(number: int) -> int:
+        def read(block: Box) -> Table:
+            return Table(
+                size=np.full(1000, 3),
+                first=chained,
+                second=chained + 1,
+                shell=np.array([block.start[1], block.stop[1] - 1]),
+                shell_row=np.array([0, 999]),
+            )
+
+        shape, rows = (16, 16 * number), 0
+        blocks = partition(shape, (16, 16))
+        tracemalloc.start()
+        for shares in portions(BasinMerging(), blocks, read, shape, most=4000):
+            rows += sum(len(share.table) for share in shares)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert rows == 1000 * number
+        return found
+
+    bytes_per_block = 8 * (1000 + 2 * len(chained))
+    assert peak(320) - peak(20) < 0.1 * 300 * bytes_per_block

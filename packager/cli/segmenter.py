@@ -123,7 +123,7 @@ class Segmenter:
 
     def _seconds(self, job: Job) -> float:
         """Spent in the network so far."""
-        return self.predictor.engine(job.choice.engine, job.choice.threads).seconds
+        return self.predictor.engines(job.choice.engine, job.choice.threads).seconds
 
     def _prepare(
         self, place: Place, mask: Path | None, targets: Targets, *, overwrite: bool

@@ -28,7 +28,7 @@ from zoo_models.geometry import TileGeometry
 from zoo_models.prediction.engines import Engine, seconds_of
 from zoo_models.prediction.memory_meter import meter_of, resident
 
-LADDER = {2: (320, 512, 960), 3: (72, 96, 128)}
+LADDER = {2: (256, 448, 800), 3: (64, 88, 112)}
 """Edges of the tiles that are measured, in pixels; by number of space axes. The last is about what
 is chosen: a C library treats large arrays in ways of its own, which smaller ones do not tell."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 """(1, C, [Z,] Y, X) float32 -> (1, D, [Z,] Y, X) float32, of the input's size."""
 
 Runner = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""(N, C, [Z,] Y, X) float32 -> (N, D, [Z,] Y, X) float32; see engines.Engine."""
+"""(N, C, [Z,] Y, X) float32 -> (N, D, [Z,] Y, X) float32, which the next call may overwrite."""
 
 TILE_LIMIT = {2: 1024, 3: 160}
 """Largest tile edge by number of space axes, unless the caller knows better."""
@@ -110,7 +111,7 @@ def tiles_of(box: Box, geometry: TileGeometry, *, tile: Sequence[int]) -> tuple[
 
 
 def embeddings_of(
-    engine: Runner,
+    hold: Callable[[], AbstractContextManager[Runner]],
     read: Callable[[Box], NDArray[np.float32]],
     box: Box,
     shape: Sequence[int],
@@ -126,7 +127,7 @@ def embeddings_of(
     give the same bytes, whatever was computed before.
 
     Args:
-        engine: runs tiles; `batch` of them at a time, fewer at the end.
+        hold: an engine, while its answer is in use; it runs `batch` tiles, fewer at the end.
         read: gives the normalised pixels c(z)yx of a box within the image; called once.
         tile: largest tile (z)yx; the tiles of a box are all of one size.
 
@@ -144,10 +145,11 @@ def embeddings_of(
     places = [p - start for p, start in zip(positions, needed.start, strict=True)]
     embeddings = np.empty((embedding_dim, *box.shape), np.float32)
     for some in _batches(itertools.product(*(range(a.count) for a in axes)), batch):
-        outputs = engine(np.stack([_cut(pixels, places, axes, index) for index in some]))
-        for index, output in zip(some, outputs, strict=True):
-            write, keep = _placed(box, axes, index)
-            embeddings[:, *write.slices] = output[:, *keep.slices]
+        tiles = np.stack([_cut(pixels, places, axes, index) for index in some])
+        with hold() as engine:
+            for index, output in zip(some, engine(tiles), strict=True):
+                write, keep = _placed(box, axes, index)
+                embeddings[:, *write.slices] = output[:, *keep.slices]
     return embeddings
 
 

@@ -8,17 +8,13 @@ Predictor(package, options)          the network is loaded, and its cost measure
 from __future__ import annotations
 
 import math
-import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from zoo_models.checkpoint import sha256
 from zoo_models.errors import ImageError, InputError
@@ -27,12 +23,8 @@ from zoo_models.prediction.blocks import BlockGrid
 from zoo_models.prediction.calibration import Calibration, calibrate, choose_tile
 from zoo_models.prediction.clustering import AS_TRAINED, ClustererOptions
 from zoo_models.prediction.engine import TILE_LIMIT
-from zoo_models.prediction.engines import (
-    Engine,
-    EngineChoice,
-    build_engine,
-    fastest_engine,
-)
+from zoo_models.prediction.engine_pool import EnginePool
+from zoo_models.prediction.engines import Engine, EngineChoice, build_engine, fastest_engine
 from zoo_models.prediction.job import Choice, Job, Request, begun, forget
 from zoo_models.prediction.memory_meter import resident
 from zoo_models.prediction.plan import (
@@ -138,11 +130,12 @@ class Predictor:
             BlocksFailedError: some blocks could not be done; the others are kept.
         """
         folder = targets.folder.absolute()
-        engine, new = self.engine(job.choice.engine, job.choice.threads), not folder.parent.exists()
+        engines = self.engines(job.choice.engine, job.choice.threads)
+        new = not folder.parent.exists()
         job.save(folder)
         try:
             create_stores(job, folder, self.package.embedding_dim)
-            with Worker(job, folder, self.package, engine) as worker:
+            with Worker(job, folder, self.package, engines) as worker:
                 number = segment(job, folder, worker, schedule, remote=remote)
             publish(job, folder, targets)
         except BaseException:
@@ -158,15 +151,16 @@ class Predictor:
         """What is asked for, or OME-TIFF for images up to SMALL pixels."""
         return self.options.labels or ("ome-tiff" if math.prod(shape) <= SMALL else "ome-zarr")
 
-    def engine(self, name: str, threads: int) -> EnginePool:
-        """The engine of that name on all devices asked for."""
+    def engines(self, name: str, threads: int) -> EnginePool:
+        """The engine of that name on all devices asked for; built once."""
         if (name, threads) not in self._engines:
-            engines = [
-                build_engine(self.path, EngineChoice(name, self.options.precision, device, threads))
-                for device in self.options.device.split(",")
-            ]
-            self._engines[name, threads] = EnginePool(engines)
+            devices = self.options.device.split(",")
+            built = [self._built(name, threads, device) for device in devices]
+            self._engines[name, threads] = EnginePool(built)
         return self._engines[name, threads]
+
+    def _built(self, name: str, threads: int, device: str) -> Engine:
+        return build_engine(self.path, EngineChoice(name, self.options.precision, device, threads))
 
     @property
     def calibration(self) -> Calibration | None:
@@ -180,19 +174,21 @@ class Predictor:
         """
         if self._measured is None:
             name, package = self.options.engine, self.package
+            device, *others = self.options.device.split(",")
             if name == "auto":
-                first = self.options.device.split(",")[0]
-                choice = EngineChoice("auto", self.options.precision, first, self.threads)
+                choice = EngineChoice("auto", self.options.precision, device, self.threads)
                 name = fastest_engine(self.path, choice, pixels=pixels).name
+            engine = self._built(name, self.threads, device)
             calibration = calibrate(
-                self.engine(name, self.threads),
+                engine,
                 package.geometry,
                 package.in_channels,
                 package.embedding_dim,
                 memory_bytes=(self.options.memory or half_the_memory()) - resident(),
             )
-            if name != "compile":  # which would compile again
-                del self._engines[name, self.threads]  # it keeps memory for the largest tile
+            if name == "compile":  # any other keeps memory for the largest tile it has seen
+                more = [self._built(name, self.threads, other) for other in others]
+                self._engines[name, self.threads] = EnginePool([engine, *more])
             self._measured = name, calibration
         return self._measured
 
@@ -263,34 +259,6 @@ class Predictor:
                 "with --memory, cut a part with --region, or take --method basin_merging with a "
                 "model that knows its background."
             )
-
-
-class EnginePool:
-    """Several engines that are used by one thread each, at most; called like one.
-
-    seconds: spent in the engines so far, all together.
-    """
-
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        self.seconds = 0.0
-        self._free = list(engines)
-        self._count = threading.Semaphore(len(engines))
-        self._lock = threading.Lock()
-        self.name = engines[0].name
-        self.precision = engines[0].precision
-        self.device = ",".join(e.device for e in engines)
-
-    def __call__(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        with self._count:
-            with self._lock:
-                engine = self._free.pop()
-            start = time.perf_counter()
-            try:
-                return engine(tiles)
-            finally:
-                with self._lock:
-                    self.seconds += time.perf_counter() - start
-                    self._free.append(engine)
 
 
 def _expect_mask(mask: Source, image: Source) -> None:

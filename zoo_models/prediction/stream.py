@@ -29,7 +29,7 @@ from zoo_models.prediction.clustering import EmbeddingSpace, instances
 from zoo_models.prediction.embedding_store import EmbeddingStore
 from zoo_models.prediction.enclosed import BlockFragments, all_enclosed, finish_enclosed
 from zoo_models.prediction.engine import embeddings_of
-from zoo_models.prediction.engines import Engine
+from zoo_models.prediction.engine_pool import EnginePool
 from zoo_models.prediction.fragments import fragments
 from zoo_models.prediction.job import Job, forget
 from zoo_models.prediction.label_store import LabelStore
@@ -78,11 +78,11 @@ def streams(space: EmbeddingSpace) -> bool:
 class Worker:
     """What does the blocks of a job, in this process; opens the image, the network, the outputs."""
 
-    def __init__(self, job: Job, folder: Path, package: Package, engine: Engine) -> None:
+    def __init__(self, job: Job, folder: Path, package: Package, engines: EnginePool) -> None:
         self.job = job
         self.folder = folder
         self.package = package
-        self.engine = engine
+        self.engines = engines
         self.whole = build_clusterer(package.space.clusterer)
         known = package.space.clusterer if streams(package.space) else NO_BLOCKS
         clusterer = build_clusterer(known, compiled=True)
@@ -122,7 +122,7 @@ class Worker:
             return self.package.normalisation.apply(self.image.read(part, at))
 
         return embeddings_of(
-            self.engine,
+            self.engines.hold,
             read,
             box,
             self.job.shape,
@@ -194,7 +194,7 @@ def _worker(folder: str, plan: int) -> Worker:
     choice = EngineChoice(
         job.choice.engine, job.request.precision, device, threads=job.choice.threads
     )
-    return Worker(job, Path(folder), package, build_engine(job.package, choice))
+    return Worker(job, Path(folder), package, EnginePool([build_engine(job.package, choice)]))
 
 
 def create_stores(job: Job, folder: Path, embedding_dim: int) -> None:

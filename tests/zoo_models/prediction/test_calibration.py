@@ -99,16 +99,16 @@ def test_no_tile_is_measured_that_would_not_fit() -> None:
     assert 300 < max(max(tile) for tile in engine.tiles) < 700
 
 
-@pytest.mark.parametrize(("seconds", "largest"), [(5.9, 960), (6.1, 512)])
+@pytest.mark.parametrize(("seconds", "largest"), [(5.9, 800), (6.1, 448)])
 def test_no_third_tile_is_measured_that_takes_long(
     seconds: float, largest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, _ = timed(monkeypatch, 0, seconds_per_pixel=seconds / 960**2)
+    engine, _ = timed(monkeypatch, 0, seconds_per_pixel=seconds / 800**2)
     assert max(max(tile) for tile in engine.tiles) == largest
 
 
 def test_an_engine_of_another_package_is_noticed() -> None:
-    with pytest.raises(InputError, match=r"shape \(1, 1, 320, 320\), expected \(1, 7, 320, 320\)"):
+    with pytest.raises(InputError, match=r"shape \(1, 1, 256, 256\), expected \(1, 7, 256, 256\)"):
         calibrate(Costly(8, 0), PLANE, channels=1, embedding_dim=7)
 
 

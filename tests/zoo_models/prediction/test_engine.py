@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_the_embeddings_of_a_box_are_those_of_the_whole_image(
         return image[:, *part.slices]
 
     found = embeddings_of(
-        as_engine(network),
+        lambda: nullcontext(as_engine(network)),
         read,
         box,
         image.shape[1:],
@@ -128,7 +129,7 @@ def test_a_batch_never_holds_more_tiles_than_asked_for_and_all_are_of_one_size()
 
     box = Box((3, 3), (140, 100))
     embeddings_of(
-        engine,
+        lambda: nullcontext(engine),
         lambda part: image[:, *part.slices],
         box,
         image.shape[1:],
@@ -156,7 +157,7 @@ def test_what_cannot_be_tiled_is_refused(box: Box, tile: tuple[int, int], words:
     network, geometry, image, _ = known("2D")
     with pytest.raises(GeometryError, match=words):
         embeddings_of(
-            as_engine(network),
+            lambda: nullcontext(as_engine(network)),
             lambda part: image[:, *part.slices],
             box,
             image.shape[1:],

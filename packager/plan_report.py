@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo_models.prediction.blocks import BlockGrid
 from zoo_models.prediction.job import Job
+from zoo_models.prediction.layout import network_seconds
 from zoo_models.prediction.predict import Predictor
 
 
@@ -20,7 +21,7 @@ def facts_of(job: Job, predictor: Predictor) -> dict[str, Any]:
     calibration = predictor.calibration
     seconds = None
     if calibration is not None:
-        seconds = calibration.seconds(choice.tile) * math.prod(job.shape) / math.prod(grid.kept)
+        seconds = network_seconds(calibration, geometry, job.shape, choice.block, choice.tile)
     return {
         "image": job.request.image.path,
         "axes": job.all_axes,

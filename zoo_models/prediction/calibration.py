@@ -35,19 +35,8 @@ is chosen: a C library treats large arrays in ways of its own, which smaller one
 SECONDS = 6.0
 """No third tile is measured that takes longer."""
 
-CLOSE = 1.07
-"""A tile is large enough when a kept pixel costs at most this times what it costs in a tile without
-end: the whole image in one pass."""
-
-LARGEST = {2: 2048, 3: 256}
-"""Edge of the largest tile that is chosen, by number of space axes: what larger ones gain is lost
-where a run is cut or two workers share the work."""
-
 MOST_EXCESS = 0.85
 """Of the halo; a fit beyond it is noise, as what is kept needs some of its surroundings."""
-
-GPU_PIXELS = 2**20
-"""Pixels in one call that keep a GPU busy; smaller tiles go in batches."""
 
 MARGIN = 1.1
 """On the measured memory, which repeats to a few percent only."""
@@ -113,11 +102,6 @@ class Calibration:
         """Of a tile that was run, without its halo."""
         return measured.seconds / _inner(measured.tile, self.time.halo, 1.0)
 
-    def overhead(self, tile: Sequence[int]) -> float:
-        """Time for a kept pixel of such tiles over that of one tile without end; 1 or more."""
-        halo = self.time.halo
-        return _inner(tile, halo, self.time.excess) / _inner(tile, halo, 1.0)
-
 
 def calibrate(
     engine: Engine,
@@ -179,75 +163,6 @@ def _expect_shape(engine: Engine, found: tuple[int, ...], expected: tuple[int, .
         )
 
 
-def choose_tile(
-    calibration: Calibration,
-    geometry: TileGeometry,
-    memory_bytes: int,
-    *,
-    shape: Sequence[int] | None = None,
-    limit: int | None = None,
-) -> tuple[tuple[int, ...], int]:
-    """The tile (z)yx and the number of tiles at a time that fit into `memory_bytes`.
-
-    On a GPU, into what is free there instead.
-
-    As large as pays: up to where a kept pixel costs 7 % more than in one endless tile, or to the
-    measured tile after which it cost more again. No larger than an image of `shape` needs, nor than
-    `limit` pixels along any axis.
-
-    Raises:
-        InputError: the smallest tile does not fit; it says how much is needed.
-    """
-    tile = geometry.minimum
-    if calibration.gpu_bytes is not None:
-        memory_bytes = calibration.gpu_bytes
-    needed = calibration.peak_bytes(tile)
-    if needed > memory_bytes:
-        raise InputError(
-            f"The network needs {_mib(needed)} for its smallest tile of "
-            f"{' x '.join(map(str, tile))} pixels, and {_mib(max(0, memory_bytes))} are there for "
-            "it; give more with --memory."
-        )
-    most = _largest_worth(calibration, geometry, shape, limit)
-    while calibration.overhead(tile) > CLOSE:
-        larger = _grown(tile, geometry, most)
-        if larger == tile or calibration.peak_bytes(larger) > memory_bytes:
-            break
-        tile = larger
-    if calibration.gpu_bytes is None:  # one tile keeps a processor busy
-        return tile, 1
-    fitting = memory_bytes // max(1, calibration.peak_bytes(tile))
-    return tile, max(1, min(fitting, GPU_PIXELS // math.prod(tile)))
-
-
-def _largest_worth(
-    calibration: Calibration,
-    geometry: TileGeometry,
-    shape: Sequence[int] | None,
-    limit: int | None,
-) -> tuple[int, ...]:
-    """The edges (z)yx beyond which a tile does not grow."""
-    most = [axis.largest_tile(limit or LARGEST[geometry.ndim]) for axis in geometry.axes]
-    bounds = [most]
-    if shape is not None:
-        bounds.append([a.smallest_tile(size) for a, size in zip(geometry.axes, shape, strict=True)])
-    if calibration.measured:
-        # where larger arrays are slower (fresh pages for each), the fit does not tell
-        cheapest = min(calibration.measured, key=calibration.seconds_per_kept_pixel)
-        if cheapest != calibration.measured[-1]:
-            bounds.append(list(cheapest.tile))
-    return tuple(map(min, zip(*bounds, strict=True)))
-
-
-def _grown(tile: tuple[int, ...], geometry: TileGeometry, most: tuple[int, ...]) -> tuple[int, ...]:
-    """One step more on the shortest axes that may still grow; the same tile where none may."""
-    growing = [t for t, m in zip(tile, most, strict=True) if t < m]
-    return tuple(
-        t + axis.step if t < m and t == min(growing) else t
-        for t, m, axis in zip(tile, most, geometry.axes, strict=True)
-    )
-
-
 def _ladder(geometry: TileGeometry) -> list[tuple[int, ...]]:
     """The tiles to measure: at most the edges of LADDER, where the network's minimum allows."""
     tiles = []
@@ -276,7 +191,3 @@ def _fitted(halo: tuple[int, ...], points: Sequence[tuple[tuple[int, ...], float
 def _inner(tile: Sequence[int], halo: Sequence[int], excess: float) -> float:
     """Pixels of a tile that are paid for."""
     return math.prod(t - excess * 2 * h for t, h in zip(tile, halo, strict=True))
-
-
-def _mib(number: int) -> str:
-    return f"{math.ceil(number / 2**20)} MiB"

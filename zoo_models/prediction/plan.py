@@ -3,7 +3,6 @@
 memory  =  what the process holds before the first block, and LOADED_LATER
         +  one batch of tiles in the network       measured per pixel (calibration.py)
         +  blocks in work x their pixels           embeddings, clustering: bytes per pixel below
-        +  a batch of outputs for each of them     while they are cut, and one that is computed
         +  ARENA for each of them                  freed, but not given back
 """
 
@@ -92,31 +91,17 @@ def chunk_edges(geometry: TileGeometry) -> tuple[int, ...]:
     return tuple(max(CHUNK[geometry.ndim] // p, 1) * p for p in geometry.period)
 
 
-def choose_block(
-    shape: Sequence[int], chunk: Sequence[int], cost: BlockCost, memory: int
-) -> tuple[int, ...]:
-    """The largest block, in whole chunks, whose work fits into `memory` bytes.
-
-    Raises:
-        InputError: not even a block of one chunk does.
-    """
+def blocks_of(shape: Sequence[int], chunk: Sequence[int]) -> list[tuple[int, ...]]:
+    """The blocks, in whole chunks, that an image of `shape` may be cut into, small to large."""
     largest = LARGEST_BLOCK[len(shape)]
-    best: tuple[int, ...] | None = None
-    for number in range(1, max(math.ceil(largest / c) for c in chunk) + 1):
-        block = tuple(
+    blocks = [
+        tuple(
             min(number, math.ceil(largest / c), math.ceil(n / c)) * c
             for n, c in zip(shape, chunk, strict=True)
         )
-        if needed(block, shape, cost) > memory:
-            break
-        best = block
-    if best is None:
-        least = needed(tuple(chunk), shape, cost)
-        raise InputError(
-            f"{memory / 2**20:.0f} MiB are left for blocks, and one of {tuple(chunk)} pixels needs "
-            f"{least / 2**20:.0f} MiB; give more with --memory."
-        )
-    return best
+        for number in range(1, max(math.ceil(largest / c) for c in chunk) + 1)
+    ]
+    return list(dict.fromkeys(blocks))
 
 
 def needed(block: Sequence[int], shape: Sequence[int], cost: BlockCost) -> int:

@@ -20,19 +20,20 @@ from zoo_models.checkpoint import sha256
 from zoo_models.errors import ImageError, InputError
 from zoo_models.package import Package
 from zoo_models.prediction.blocks import BlockGrid
-from zoo_models.prediction.calibration import Calibration, calibrate, choose_tile
+from zoo_models.prediction.calibration import Calibration, calibrate
 from zoo_models.prediction.clustering import AS_TRAINED, ClustererOptions
 from zoo_models.prediction.engine import TILE_LIMIT
 from zoo_models.prediction.engine_pool import EnginePool
 from zoo_models.prediction.engines import Engine, EngineChoice, build_engine, fastest_engine
 from zoo_models.prediction.job import Choice, Job, Request, begun, forget
+from zoo_models.prediction.layout import choose_layout, least_bytes
 from zoo_models.prediction.memory_meter import resident
 from zoo_models.prediction.plan import (
     ARENA,
     LOADED_LATER,
     WHOLE_BYTES,
     BlockCost,
-    choose_block,
+    blocks_of,
     chunk_edges,
     half_the_memory,
     needed,
@@ -229,36 +230,37 @@ class Predictor:
         allowed = options.memory or half_the_memory()
         memory = allowed - calibration.process_bytes - LOADED_LATER - self.at_once * ARENA
         cost = BlockCost(package.in_channels, package.embedding_dim, self.at_once)
-        least = 0 if whole else needed(chunk, shape, cost)
-        missing = 2 * calibration.peak_bytes(geometry.minimum) + least - memory
-        if missing > 0:
-            raise InputError(
-                f"{allowed / 2**20:.0f} MiB of memory: this program, its smallest tiles and blocks "
-                f"need {(allowed + missing) / 2**20:.0f} MiB; give more with --memory."
-            )
-        tile, batch = choose_tile(
-            calibration, geometry, (memory - least) // 2, shape=shape, limit=options.tile
-        )
-        left = memory - calibration.peak_bytes(tile, batch)
-        left -= (self.at_once + 1) * batch * math.prod(tile) * 4 * package.embedding_dim
-        if whole:
-            self._expect_room(source, left)
-            return Choice(name, self.threads, tile, batch, _up(shape, chunk), chunk, whole)
-        block = choose_block(shape, chunk, cost, left)
-        return Choice(name, self.threads, tile, batch, block, chunk, whole)
+        blocks = [_up(shape, chunk)] if whole else blocks_of(shape, chunk)
 
-    def _expect_room(self, source: Source, left: int) -> None:
-        """A method that needs the image in one piece must find room for it."""
-        method = self.package.space.clusterer.name
-        per_pixel = WHOLE_BYTES[method] + 4 * self.package.embedding_dim
-        wanted = math.prod(source.shape) * per_pixel
-        if wanted > left:
-            raise InputError(
-                f"{source.place.path}: {method} needs the image in one piece, about "
-                f"{wanted / 2**30:.1f} GiB, and {max(left, 0) / 2**30:.1f} GiB are left; give more "
-                "with --memory, cut a part with --region, or take --method basin_merging with a "
-                "model that knows its background."
+        def block_bytes(block: tuple[int, ...]) -> int:
+            return self._whole_bytes(shape) if whole else needed(block, shape, cost)
+
+        least = least_bytes(calibration, geometry, min(map(block_bytes, blocks)))
+        if least > memory:
+            raise InputError(self._too_little(source, allowed, allowed + least - memory, whole))
+        layout = choose_layout(
+            calibration, geometry, shape, blocks, block_bytes, memory, limit=options.tile
+        )
+        return Choice(name, self.threads, layout.tile, layout.batch, layout.block, chunk, whole)
+
+    def _too_little(self, source: Source, allowed: int, wanted: int, whole: bool) -> str:
+        found, expected = (f"{number / 2**20:.0f} MiB" for number in (allowed, wanted))
+        if not whole:
+            return (
+                f"{found} of memory: this program, its smallest tiles and blocks need {expected}; "
+                "give more with --memory."
             )
+        method = self.package.space.clusterer.name
+        return (
+            f"{source.place.path}: {method} needs the image in one piece, {expected} with this "
+            f"program, and {found} are allowed; give more with --memory, cut a part with --region, "
+            "or take --method basin_merging with a model that knows its background."
+        )
+
+    def _whole_bytes(self, shape: Sequence[int]) -> int:
+        """For embeddings of all pixels, and a method that needs them in one piece."""
+        per_pixel = WHOLE_BYTES[self.package.space.clusterer.name] + 4 * self.package.embedding_dim
+        return math.prod(shape) * per_pixel
 
 
 def _expect_mask(mask: Source, image: Source) -> None:

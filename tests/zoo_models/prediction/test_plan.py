@@ -13,7 +13,7 @@ from zoo_models.geometry import TileGeometry, ValidUNetAxis
 from zoo_models.prediction.plan import (
     LARGEST_BLOCK,
     BlockCost,
-    choose_block,
+    blocks_of,
     chunk_edges,
     needed,
     parse_bytes,
@@ -40,21 +40,16 @@ def test_other_words_are_refused(text: str) -> None:
     shape=st.one_of(
         st.tuples(*[st.integers(1, 10**5)] * 2), st.tuples(*[st.integers(1, 2000)] * 3)
     ),
-    memory=st.integers(10**6, 2**36),
 )
-def test_blocks_are_whole_chunks_and_fit(shape: tuple[int, ...], memory: int) -> None:
+def test_blocks_are_whole_chunks_from_one_on_to_all_of_the_image(shape: tuple[int, ...]) -> None:
     chunk = (512, 512) if len(shape) == 2 else (64, 64, 64)
-    if needed(chunk, shape, COST) > memory:
-        with pytest.raises(InputError, match="give more with --memory"):
-            choose_block(shape, chunk, COST, memory)
-        return
-    block = choose_block(shape, chunk, COST, memory)
-    assert all(b % c == 0 for b, c in zip(block, chunk, strict=True))
-    assert needed(block, shape, COST) <= memory
-    assert max(block) <= LARGEST_BLOCK[len(shape)]
-    larger = [min(b + c, -(-n // c) * c) for b, c, n in zip(block, chunk, shape, strict=True)]
-    limit = LARGEST_BLOCK[len(shape)]
-    assert tuple(larger) == block or max(larger) > limit or needed(larger, shape, COST) > memory
+    blocks, largest = blocks_of(shape, chunk), LARGEST_BLOCK[len(shape)]
+    assert blocks[0] == chunk
+    for block in blocks:
+        assert all(b % c == 0 for b, c in zip(block, chunk, strict=True))
+        assert max(block) <= largest
+    enough = (min(largest, -(-n // c) * c) for n, c in zip(shape, chunk, strict=True))
+    assert blocks[-1] == tuple(enough)
 
 
 def test_the_cost_of_a_block_by_hand() -> None:

@@ -38,11 +38,11 @@ class _ProcessMemory:
     """The growth of this process."""
 
     def begin(self) -> None:
-        _give_back()
+        give_back()
         self._base = resident()
 
     def before_tile(self) -> None:
-        _give_back()
+        give_back()  # what smaller tiles left behind is not the larger tile's
         self._known = 0 if _forget_peak() else _highest()
 
     def peak(self) -> int:
@@ -113,9 +113,8 @@ def _forget_peak() -> bool:
     return True
 
 
-def _give_back() -> None:
-    """Let the C library hand what is free back to the system, where it can (glibc): what smaller
-    tiles left behind is not the larger tile's."""
+def give_back() -> None:
+    """Let the C library hand what is free back to the system, where it can (glibc)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform != "win32" else None
     if trim is not None:
         trim(0)

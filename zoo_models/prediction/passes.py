@@ -26,6 +26,7 @@ from zoo_models.geometry import Box
 from zoo_models.postprocessing.basin_merging import BasinMerging, Labels
 from zoo_models.prediction.enclosed import BlockFragments
 from zoo_models.prediction.fragments import MARGIN, Fragments
+from zoo_models.prediction.memory_meter import give_back
 from zoo_models.prediction.merge import (
     Groups,
     Parts,
@@ -64,7 +65,7 @@ class Passes:
     write: Callable[[Box, Labels], Arrays]
     scratch: Scratch
     lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
-    most: int = 2**16
+    most: int = 2**14
 
     def do(self, step: str, block: Box) -> None:
         """One of the three passes for one block."""
@@ -131,11 +132,13 @@ def cluster_blocks(
     scratch, work = passes.scratch, work or passes.do
     schedule("fragments", work, _missing(scratch, "fragments", blocks))
     if "groups" not in scratch:
+        give_back()  # what embeddings took is of no use to tables
         _group(passes, blocks)
         scratch["groups"] = {}
     crossed = [block for block in blocks if f"groups/{_name(block)}" in scratch]
     schedule("parts", work, _missing(scratch, "parts", crossed))
     if "numbers" not in scratch:
+        give_back()
         scratch["numbers"] = {"total": np.array(_number(passes, blocks, crossed, numbered))}
     schedule("labels", work, _missing(scratch, "written", blocks))
     return int(scratch["numbers"]["total"])

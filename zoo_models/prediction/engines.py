@@ -166,7 +166,7 @@ def fastest_engine(
     tile = _trial_tile(weights)
     plain = _build(weights, replace(choice, name="torchscript", precision="float32"))
     expected = _kept(plain(tile), weights.geometry)
-    work = None if pixels is None else pixels / tile[0, 0].size * seconds_of(plain, tile, 0.0)
+    work = None if pixels is None else pixels / expected[0, 0].size * seconds_of(plain, tile, 0.0)
     budget = TRIAL_SECONDS if work is None else min(TRIAL_SECONDS, TRIAL_SHARE * work)
     trials: list[Trial] = []
     engines: dict[str, Engine] = {}

@@ -29,6 +29,9 @@ CLOSE = 1.03
 """What takes at most so much longer than the fastest is as good, and the one with the least memory
 is taken: smaller blocks lose less where a run is cut, and are shared out better."""
 
+NOISE = 1.1
+"""Times of single tiles tell no smaller difference than this."""
+
 GPU_PIXELS = 2**20
 """Pixels in one call that keep a GPU busy; smaller tiles go in batches."""
 
@@ -161,8 +164,9 @@ def _largest_worth(
     bounds = [largest, whole]
     if calibration.measured:
         # where larger arrays are slower (fresh pages for each), the fit does not tell
-        cheapest = min(calibration.measured, key=calibration.seconds_per_kept_pixel)
-        if cheapest != calibration.measured[-1]:
+        cost = calibration.seconds_per_kept_pixel
+        cheapest, last = min(calibration.measured, key=cost), calibration.measured[-1]
+        if cost(last) > NOISE * cost(cheapest):
             bounds.append(list(cheapest.tile))
     return tuple(map(min, zip(*bounds, strict=True)))
 

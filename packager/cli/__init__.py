@@ -6,6 +6,8 @@ commands, so that `spoco-zoo --help` answers at once.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 import typer
@@ -52,6 +54,7 @@ app.add_typer(experiments.app, name="experiments", help="Declared runs: train, s
 
 def main() -> None:
     """Run a command; an error of ours or of the file system is one line on stderr, exit code 2."""
+    atexit.register(gc.freeze)  # looking for cycles among all that was imported takes 0.6 s
     try:
         app()
     except SpocoZooError as error:

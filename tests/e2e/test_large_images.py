@@ -23,7 +23,13 @@ from zoo_models.prediction.images import read_image, read_labels
 from zoo_models.prediction.job import Job
 from zoo_models.prediction.label_store import LabelStore
 from zoo_models.prediction.predict import Options, Predictor
-from zoo_models.prediction.schedule import DaskCluster, Done, Threads
+from zoo_models.prediction.schedule import (
+    NEEDED,
+    DaskCluster,
+    Done,
+    Threads,
+    dask_cluster,
+)
 from zoo_models.prediction.source import Place
 from zoo_models.prediction.stored_embeddings import read_embeddings
 from zoo_models.prediction.stream import Targets, Worker
@@ -141,6 +147,33 @@ def test_twenty_kills_at_random_moments(package: Path, image: Path, tmp_path: Pa
     if not outputs(tmp_path / "killed", "zarr").labels.exists():
         segmented(package, image, tmp_path / "killed", labels="ome-zarr")
     assert contents(tmp_path / "killed") == contents(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of a process from Linux")
+@pytest.mark.parametrize("mib", [1000, 1400])
+def test_a_run_holds_no_more_memory_than_it_was_allowed(
+    mib: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The smallest ready model on 3000 x 3000 pixels, in a process of its own."""
+    folder = tmp_path_factory.mktemp("allowed")
+    model = folder / "model.zip"
+    assert run("export", "nuclei-fluo-2d-discriminative", "-o", model).code == 0
+    image, _ = discs((300, 300), seed=0)
+    array = zarr.create_array(folder / "image.zarr", shape=(3000, 3000), dtype=image.dtype)
+    array[:] = np.tile(image, (10, 10))
+    command = ["predict", str(model), str(folder / "image.zarr"), "--axes", "yx", "-o", str(folder)]
+    code = (
+        "import sys; from packager.cli import app; app(sys.argv[1:], standalone_mode=False);"
+        "print(next(t for t in open('/proc/self/status') if t.startswith('VmHWM')).split()[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--memory", f"{mib}MiB", "--labels", "ome-zarr"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout.split()[-1]) / 1024 <= mib
 
 
 def test_a_full_disk_fails_a_block_and_keeps_the_others(
@@ -348,6 +381,18 @@ def test_two_processes_of_dask_give_the_same_bytes(
     with_dask(package, image, tmp_path / "dask")
     segmented(package, image, tmp_path / "threads", labels="ome-zarr")
     assert contents(tmp_path / "dask") == contents(tmp_path / "threads")
+
+
+@pytest.mark.slow
+@dask_leaves_sockets
+def test_workers_import_what_blocks_need_before_the_first_of_them() -> None:
+    with dask_cluster("local", ignore) as cluster:
+        for _ in range(600):
+            found = cluster.client.run(lambda: set(NEEDED) <= set(sys.modules))
+            if all(found.values()):
+                return
+            time.sleep(0.1)
+    pytest.fail(f"after a minute: {found}")
 
 
 @pytest.mark.slow

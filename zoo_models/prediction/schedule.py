@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 from zoo_models.errors import BlocksFailedError, SpocoZooError
@@ -42,6 +43,10 @@ class Schedule(Protocol):
     def __call__(
         self, step: str, work: Callable[[str, Box], None], blocks: Sequence[Box]
     ) -> None: ...
+
+
+NEEDED = ("zoo_models.prediction.stream", "zoo_models.compiled")
+"""What a block needs of this project, and with it of its libraries."""
 
 
 class Threads:
@@ -110,6 +115,7 @@ def dask_cluster(address: str, report: Report) -> Iterator[DaskCluster]:
             LocalCluster(threads_per_worker=1, dashboard_address=":0") as local,
             Client(local) as c,
         ):
+            _wake(c)
             yield DaskCluster(c, report)
         return
     try:
@@ -120,7 +126,18 @@ def dask_cluster(address: str, report: Report) -> Iterator[DaskCluster]:
             "'dask scheduler' and name the address that it prints, or 'local'."
         ) from error
     with client:
+        _wake(client)
         yield DaskCluster(client, report)
+
+
+def _wake(client: Any) -> None:
+    """Have the workers import what blocks need: it takes seconds, in which the plan is made."""
+    from dask.distributed import fire_and_forget
+
+    for address in client.nthreads():
+        for module in NEEDED:
+            once = {"workers": [address], "allow_other_workers": True, "pure": False}
+            fire_and_forget(client.submit(import_module, module, **once))
 
 
 def follow(

@@ -14,8 +14,9 @@ depend on that of the blocks.
 from __future__ import annotations
 
 import csv
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from zoo_models.errors import GeometryError, InputError
 from zoo_models.geometry import Box
 from zoo_models.prediction.multiscale import spacing_um
 
-ROWS = 65_536
-"""Rows of a CSV file that are Python objects at a time."""
+ROWS = 2**15
+"""Objects that are in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,11 @@ class ObjectSums:
     stop: NDArray[np.int64]
     coordinates: NDArray[np.int64]
     intensity: NDArray[np.float64]
+
+    def between(self, begin: int, end: int) -> ObjectSums:
+        """Those whose id is `begin` or more, and below `end`."""
+        rows = slice(*np.searchsorted(self.id, (begin, end)))
+        return ObjectSums(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 def partial_table(labels: NDArray[np.integer], image: NDArray[Any], box: Box) -> ObjectSums:
@@ -107,9 +113,24 @@ def merge_tables(tables: Iterable[ObjectSums]) -> ObjectSums:
     )
 
 
+def merged_in_portions(
+    read: Callable[[int], ObjectSums], number: int, *, most: int = ROWS
+) -> Iterator[ObjectSums]:
+    """The sums of all blocks, `most` objects at a time, ascending; never are all in memory.
+
+    read: the table of the n-th of `number` blocks, which is asked for several times. Objects are
+    numbered 1, 2, ... in the order of their first pixels, so few blocks have any of a portion.
+    """
+    spans = [(i[0], i[-1]) if len(i := read(n).id) else (1, 0) for n in range(number)]
+    lowest, highest = np.array(spans, np.int64).reshape(-1, 2).T
+    for begin in range(1, int(highest.max(initial=1)) + 1, most):
+        some = np.flatnonzero((lowest < begin + most) & (highest >= begin)).tolist()
+        yield merge_tables(read(n).between(begin, begin + most) for n in some or [0])
+
+
 def write_table(
     path: Path | str,
-    sums: ObjectSums,
+    portions: Iterable[ObjectSums],
     *,
     axes: str,
     voxel_size_um: Sequence[float] | None = None,
@@ -123,7 +144,7 @@ def write_table(
 
     Args:
         path: name ending in .csv or .parquet.
-        sums: of all blocks.
+        portions: sums of all blocks, ascending; one at least.
         axes: 'yx', 'zyx', 'tyx' or 'tzyx', those of the sums.
         voxel_size_um: micrometres per space axis.
 
@@ -134,8 +155,7 @@ def write_table(
     path = Path(path)
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{path}: object tables are written as .csv or .parquet: choose a name")
-    spacing = spacing_um(axes, (1,) * sums.start.shape[1], voxel_size_um)
-    columns = _columns(sums, axes, spacing)
+    columns = _each(portions, axes, voxel_size_um)
     write = _write_parquet if path.suffix.lower() == ".parquet" else _write_csv
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,6 +195,14 @@ def _summed(parts: ObjectSums) -> ObjectSums:
     )
 
 
+def _each(
+    portions: Iterable[ObjectSums], axes: str, voxel_size_um: Sequence[float] | None
+) -> Iterator[dict[str, NDArray[Any]]]:
+    for sums in portions:
+        spacing = spacing_um(axes, (1,) * sums.start.shape[1], voxel_size_um)
+        yield _columns(sums, axes, spacing)
+
+
 def _columns(sums: ObjectSums, axes: str, spacing: dict[str, float]) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {"id": sums.id, "area_pixels": sums.pixels}
     if spacing:
@@ -192,21 +220,17 @@ def _columns(sums: ObjectSums, axes: str, spacing: dict[str, float]) -> dict[str
     return columns
 
 
-def _write_csv(path: Path, columns: dict[str, NDArray[Any]]) -> None:
+def _write_csv(path: Path, portions: Iterator[dict[str, NDArray[Any]]]) -> None:
     """Floats with as many digits as tell them apart."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for rows in _slices(len(columns["id"])):
-            writer.writerows(zip(*(c[rows].tolist() for c in columns.values()), strict=True))
+        for number, columns in enumerate(portions):
+            if number == 0:
+                writer.writerow(columns)
+            writer.writerows(zip(*(c.tolist() for c in columns.values()), strict=True))
 
 
-def _slices(rows: int) -> Iterator[slice]:
-    for start in range(0, rows, ROWS):
-        yield slice(start, start + ROWS)
-
-
-def _write_parquet(path: Path, columns: dict[str, NDArray[Any]]) -> None:
+def _write_parquet(path: Path, portions: Iterator[dict[str, NDArray[Any]]]) -> None:
     try:
         import pyarrow  # here: most runs write no Parquet
         from pyarrow import parquet
@@ -215,4 +239,7 @@ def _write_parquet(path: Path, columns: dict[str, NDArray[Any]]) -> None:
             "Parquet is written with pyarrow, which is not installed: pip install "
             "'spoco-zoo[large]', or choose a name ending in .csv"
         ) from error
-    parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+    first = pyarrow.table(next(portions))
+    with parquet.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        for table in itertools.chain([first], map(pyarrow.table, portions)):
+            writer.write_table(table)

@@ -13,7 +13,7 @@ not done again, so a run that was cut goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -201,10 +201,9 @@ def _number(passes: Passes, blocks: Sequence[Box], crossed: Sequence[Box], numbe
     return len(every)
 
 
-def written(scratch: Scratch, blocks: Iterable[Box]) -> Iterator[Arrays]:
-    """What `write` gave back, block by block."""
-    for block in blocks:
-        yield scratch[f"written/{_name(block)}"]
+def written(scratch: Scratch, block: Box) -> Arrays:
+    """What `write` gave back for a block."""
+    return scratch[f"written/{_name(block)}"]
 
 
 def _missing(scratch: Scratch, key: str, blocks: Iterable[Box]) -> list[Box]:

@@ -36,7 +36,7 @@ from zoo_models.prediction.label_store import LabelStore
 from zoo_models.prediction.labels import write_labels
 from zoo_models.prediction.object_table import (
     ObjectSums,
-    merge_tables,
+    merged_in_portions,
     partial_table,
     write_table,
 )
@@ -236,14 +236,14 @@ def publish(job: Job, folder: Path, targets: Targets) -> None:
     Each appears whole, the labels last: where they are, all is done.
     """
     if targets.table is not None:
-        parts = (
-            ObjectSums(**arrays)
-            for at in job.planes
-            for arrays in written(scratch_of(folder, at), job.blocks)
-        )
-        write_table(
-            targets.table, merge_tables(parts), axes=job.all_axes, voxel_size_um=job.voxel_size_um
-        )
+        places = [(at, block) for at in job.planes for block in job.blocks]
+
+        def read(n: int) -> ObjectSums:
+            at, block = places[n]
+            return ObjectSums(**written(scratch_of(folder, at), block))
+
+        portions = merged_in_portions(read, len(places))
+        write_table(targets.table, portions, axes=job.all_axes, voxel_size_um=job.voxel_size_um)
     store = LabelStore.open(folder / LABELS)
     if job.request.labels == "ome-zarr":
         store.build_pyramid()

@@ -18,6 +18,7 @@ from zoo_models.geometry import Box
 from zoo_models.prediction.object_table import (
     ObjectSums,
     merge_tables,
+    merged_in_portions,
     partial_table,
     write_table,
 )
@@ -58,7 +59,7 @@ def test_the_table_of_an_image_is_that_of_scikit_image(
 ) -> None:
     labels, image = scene(shape, channels=2)
     labels[labels > 7] = 11  # scikit-image makes a list as long as the largest label
-    write_table(tmp_path / "t.csv", whole(labels, image), axes=axes)
+    write_table(tmp_path / "t.csv", [whole(labels, image)], axes=axes)
     found = rows(tmp_path / "t.csv")
     expected = regionprops_table(
         labels,
@@ -117,6 +118,40 @@ def test_the_order_of_blocks_does_not_show_in_a_single_bit(
         assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
 
 
+@given(partitions(), st.integers(1, 20))
+def test_portions_are_the_table_cut_into_pieces(
+    partition: tuple[tuple[int, ...], list[Box]], most: int
+) -> None:
+    shape, boxes = partition
+    labels, image = scene(shape)
+    labels = np.searchsorted(np.unique(labels), labels)  # without gaps
+    parts = [part(labels, image, box) for box in boxes]
+    expected = merge_tables(parts)
+    portions = list(merged_in_portions(parts.__getitem__, len(parts), most=most))
+    assert all(len(portion.id) <= most for portion in portions)
+    for name in ARRAYS:
+        found = np.concatenate([getattr(portion, name) for portion in portions])
+        assert found.tobytes() == getattr(expected, name).tobytes(), name
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_table_in_portions_has_the_rows_of_all(name: str, tmp_path: Path) -> None:
+    labels, image = scene((9, 9))
+    sums = whole(labels, image)
+    pieces = [sums.between(0, 4), sums.between(4, 2**31)]
+    assert all(len(piece.id) for piece in pieces)
+    write_table(tmp_path / name, pieces, axes="yx")
+    write_table(tmp_path / f"one_{name}", [sums], axes="yx")
+    read = pyarrow_rows if name.endswith("parquet") else Path.read_text
+    assert read(tmp_path / name) == read(tmp_path / f"one_{name}")
+
+
+def pyarrow_rows(path: Path) -> object:
+    from pyarrow import parquet
+
+    return parquet.read_table(path).to_pylist()
+
+
 def test_sums_stay_exact_far_from_the_origin() -> None:
     side = 512
     box = Box((99_488, 99_488), (100_000, 100_000))
@@ -145,7 +180,7 @@ def test_blocks_without_objects_add_nothing() -> None:
 
 def test_a_table_without_objects_has_its_columns(tmp_path: Path) -> None:
     nothing = whole(np.zeros((4, 4), np.int32), np.ones((1, 4, 4)))
-    write_table(tmp_path / "t.csv", nothing, axes="yx")
+    write_table(tmp_path / "t.csv", [nothing], axes="yx")
     head = (tmp_path / "t.csv").read_text()
     assert head == (
         "id,area_pixels,bbox_y_start,bbox_y_stop,bbox_x_start,bbox_x_stop,centroid_y,centroid_x,"
@@ -179,10 +214,10 @@ def test_sizes_in_micrometres_need_the_voxel_size(
     tmp_path: Path,
 ) -> None:
     sums = whole(*scene(shape))
-    write_table(tmp_path / "t.csv", sums, axes=axes, voxel_size_um=size)
+    write_table(tmp_path / "t.csv", [sums], axes=axes, voxel_size_um=size)
     found = rows(tmp_path / "t.csv")
     np.testing.assert_allclose(found[column], sums.pixels * unit)
-    write_table(tmp_path / "t.csv", sums, axes=axes)
+    write_table(tmp_path / "t.csv", [sums], axes=axes)
     assert not [name for name in rows(tmp_path / "t.csv") if "um" in name]
 
 
@@ -191,7 +226,7 @@ def test_parquet_holds_what_csv_holds(tmp_path: Path) -> None:
 
     sums = whole(*scene((20, 20), channels=2))
     for name in ("t.csv", "t.parquet"):
-        write_table(tmp_path / name, sums, axes="yx", voxel_size_um=(0.3, 0.3))
+        write_table(tmp_path / name, [sums], axes="yx", voxel_size_um=(0.3, 0.3))
     table = parquet.read_table(tmp_path / "t.parquet")
     expected = rows(tmp_path / "t.csv")
     assert table.column_names == list(expected)
@@ -205,9 +240,9 @@ def test_a_table_is_written_again_with_the_same_bytes_and_leaves_nothing_beside(
 ) -> None:
     sums = whole(*scene((20, 20)))
     for name in ("t.csv", "t.parquet"):
-        write_table(tmp_path / name, sums, axes="yx")
+        write_table(tmp_path / name, [sums], axes="yx")
         first = (tmp_path / name).read_bytes()
-        write_table(tmp_path / name, sums, axes="yx")
+        write_table(tmp_path / name, [sums], axes="yx")
         assert (tmp_path / name).read_bytes() == first
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.csv", "t.parquet"]
 
@@ -216,18 +251,18 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.M
     sums = whole(*scene((9, 9)))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"t\.xlsx.*\.csv or \.parquet"):
-        write_table(tmp_path / "t.xlsx", sums, axes="yx")
+        write_table(tmp_path / "t.xlsx", [sums], axes="yx")
     with pytest.raises(InputError, match="axes 'zyx'"):
-        write_table(tmp_path / "t.csv", sums, axes="zyx")
+        write_table(tmp_path / "t.csv", [sums], axes="zyx")
     with pytest.raises(InputError, match="voxel size"):
-        write_table(tmp_path / "t.csv", sums, axes="yx", voxel_size_um=(0.5,))
+        write_table(tmp_path / "t.csv", [sums], axes="yx", voxel_size_um=(0.5,))
     with pytest.raises(InputError, match="cannot be written"):
-        write_table(tmp_path / "file" / "t.csv", sums, axes="yx")
+        write_table(tmp_path / "file" / "t.csv", [sums], axes="yx")
     with pytest.raises(InputError, match="no object tables"):
         merge_tables([])
     with pytest.raises(GeometryError, match="c before it"):
         partial_table(np.zeros((4, 4), np.int32), np.zeros((4, 4)), Box.of_shape((4, 4)))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pyarrow.*pip install 'spoco-zoo\[large\]'.*\.csv"):
-        write_table(tmp_path / "t.parquet", sums, axes="yx")
+        write_table(tmp_path / "t.parquet", [sums], axes="yx")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -121,7 +121,7 @@ def killed_when(wanted: int, package: Path, image: Path, out: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(package), str(image), str(out)])
     while process.poll() is None and sum(1 for _ in folder.rglob("*.npz")) < kept:
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()  # SIGKILL, unless it has come to its end
     process.wait()
 
 

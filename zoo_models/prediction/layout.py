@@ -76,8 +76,8 @@ def choose_layout(
     for block in blocks:
         room = memory_bytes - block_bytes(block)
         boxes = [_boxes(n, b) for n, b in zip(shape, block, strict=True)]
-        for limits in _tiles(calibration, geometry, shape, limit):
-            tile = _used(geometry, boxes, limits)
+        limits = _tiles(calibration, geometry, shape, limit)
+        for tile in dict.fromkeys(_used(geometry, boxes, most) for most in limits):
             peak = calibration.peak_bytes(tile)
             if room < (peak if gpu is None else 0) or peak > (gpu or math.inf):
                 break

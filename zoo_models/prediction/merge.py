@@ -61,7 +61,7 @@ def merge_fragments(
     offset = _offsets(tables)
     end = _joined([t.end for t in tables])
     size = _joined([t.size for t in tables])
-    shell, shell_row = _shells(tables, offset)
+    shell, shell_row = shells = _shells(tables, offset)
     own = _joined([t.own for t in tables])
     root = _followed(end, shell, end[shell_row])
     minima, basin = np.unique(root, return_inverse=True)
@@ -70,7 +70,7 @@ def merge_fragments(
     for known in (end == root, own):  # those of other blocks serve where a cycle was cut only
         bottom[1 + basin[known]] = every[known]
     pixels = np.bincount(basin + 1, weights=size, minlength=len(minima) + 1).astype(np.int64)
-    first, second, _ = _all_pairs(of_block, offset, shape)
+    first, second, _ = _all_pairs(of_block, offset, shells, shape)
     pairs = _ordered(basin[first] + 1, basin[second] + 1, len(bottom))
     group = clusterer.groups(bottom, pixels, pairs, clusterer.merge)
     of_fragment = group[basin + 1]
@@ -137,7 +137,7 @@ def merge_parts(
     offset = _offsets(tables)
     category = _joined([t.category for t in tables])
     start = _joined([t.start for t in tables])
-    first, second, alone = _all_pairs(of_block, offset, shape)
+    first, second, alone = _all_pairs(of_block, offset, _shells(tables, offset), shape)
     exposed = _joined([t.exposed for t in tables])
     same = category[first] // 2 == category[second] // 2
     exposed[alone] = exposed[first[~same]] = exposed[second[~same]] = True
@@ -173,17 +173,19 @@ def _shells(tables: Sequence[Table], offset: Integers) -> tuple[Integers, Intege
 
 
 def _all_pairs(
-    of_block: Mapping[Box, Table], offset: Integers, shape: tuple[int, ...]
+    of_block: Mapping[Box, Table],
+    offset: Integers,
+    shells: tuple[Integers, Integers],
+    shape: tuple[int, ...],
 ) -> tuple[Integers, Integers, Integers]:
     """Pairs of rows that touch, in a block or across a border; rows that touch what has no row."""
     tables = list(of_block.values())
-    shell, shell_row = _shells(tables, offset)
     first = [t.first + o for t, o in zip(tables, offset, strict=False)]
     second = [t.second + o for t, o in zip(tables, offset, strict=False)]
     alone = []
     for block, table, begin in zip(of_block, tables, offset, strict=False):
         at, pixel = beyond(table.shell, block, shape)
-        here, there = table.shell_row[at] + begin, looked_up(shell, shell_row, pixel)
+        here, there = table.shell_row[at] + begin, looked_up(*shells, pixel)
         first.append(here[there >= 0])
         second.append(there[there >= 0])
         alone.append(here[there < 0])

@@ -24,7 +24,8 @@ from zoo_models.prediction.calibration import Calibration, calibrate
 from zoo_models.prediction.clustering import AS_TRAINED, ClustererOptions
 from zoo_models.prediction.engine import TILE_LIMIT
 from zoo_models.prediction.engine_pool import EnginePool
-from zoo_models.prediction.engines import Engine, EngineChoice, build_engine, fastest_engine
+from zoo_models.prediction.engine_trials import fastest_engine
+from zoo_models.prediction.engines import Engine, EngineChoice, build_engine
 from zoo_models.prediction.job import Choice, Job, Request, begun, forget
 from zoo_models.prediction.layout import choose_layout, least_bytes
 from zoo_models.prediction.memory_meter import resident

@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from zoo_models.errors import ImageError, OutputExistsError
 from zoo_models.prediction.decoding import JPEG_SUFFIXES, TIFF_SUFFIXES, VoxelSize, decode
 from zoo_models.prediction.label_store import LabelStore
-
-CLASSIC_TIFF_BYTES = 2**32 - 2**25
-"""Above this, the 32-bit offsets of a classic TIFF may not suffice."""
+from zoo_models.prediction.ome_tiff import write_ome_tiff
 
 
 def read_labels(path: Path | str) -> NDArray[np.integer]:
@@ -54,7 +51,7 @@ def write_labels(
     voxel_size_um: VoxelSize | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write labels as OME-TIFF of uint32, compressed without loss.
+    """Write labels as OME-TIFF of uint32, compressed without loss; equal labels, equal bytes.
 
     The file appears under its name only when it is complete. Missing folders are made.
 
@@ -76,37 +73,19 @@ def write_labels(
         raise OutputExistsError(
             f"{path}: exists already, expected a new name: choose another or pass --overwrite"
         )
-    stored = labels.astype(np.uint32)
-    metadata: dict[str, Any] = {"axes": axes.upper()}
-    sizes = voxel_size_um or ()
-    for axis, size in zip(axes.upper()[len(axes) - len(sizes) :], sizes, strict=True):
-        metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
     try:
-        _write(path, stored, metadata)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            write_ome_tiff(temporary, labels.astype(np.uint32), axes, voxel_size_um)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ImageError(
             f"{path}: cannot be written ({error.strerror or error}), expected a writable folder "
             "with room: choose another"
         ) from error
-
-
-def _write(path: Path, stored: NDArray[Any], metadata: dict[str, Any]) -> None:
-    """Write under a temporary name in the same folder, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        tifffile.imwrite(
-            temporary,
-            stored,
-            ome=True,
-            bigtiff=stored.nbytes > CLASSIC_TIFF_BYTES,
-            photometric="minisblack",
-            compression="zlib",
-            metadata=metadata,
-        )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _expect_writable(

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from zoo_models.errors import GeometryError, ImageError, OutputExistsError
 from zoo_models.prediction.accepted_sizes import AcceptedSizes
 from zoo_models.prediction.decoding import TIFF_SUFFIXES
 from zoo_models.prediction.images import Image, expect_image
-from zoo_models.prediction.labels import CLASSIC_TIFF_BYTES
+from zoo_models.prediction.ome_tiff import write_ome_tiff
 from zoo_models.prediction.padding import PadRecord, crop_back, pad_to, shape_text, space_axes
 from zoo_models.prediction.stored_arrays import read_file
 
@@ -125,20 +124,8 @@ def _as_czyx(array: NDArray[Any], axes: Sequence[int]) -> NDArray[Any]:
 
 
 def _write_tiff(path: Path, pixels: NDArray[Any], record: PadRecord) -> None:
-    """OME-TIFF of (c)(z)yx pixels."""
-    space = record.axes.upper()
-    metadata: dict[str, Any] = {"axes": "C" * (pixels.ndim - len(space)) + space}
-    for axis, size in zip(space, record.voxel_size_um or (), strict=False):
-        metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
-    tifffile.imwrite(
-        path,
-        pixels,
-        ome=True,
-        bigtiff=pixels.nbytes > CLASSIC_TIFF_BYTES,
-        photometric="minisblack",
-        compression="zlib" if pixels.dtype.kind in "iu" else None,  # floats hardly get smaller
-        metadata=metadata,
-    )
+    channels = "c" * (pixels.ndim - len(record.axes))
+    write_ome_tiff(path, pixels, channels + record.axes, record.voxel_size_um)
 
 
 @contextmanager

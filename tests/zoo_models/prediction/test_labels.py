@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,23 @@ def test_the_voxel_size_travels_with_the_labels(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.tif").voxel_size_um == sizes
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert 'PhysicalSizeZ="2.0" PhysicalSizeZUnit="µm"' in str(tiff.ome_metadata)
+
+
+def test_equal_labels_give_equal_bytes_and_others_another_uuid(tmp_path: Path) -> None:
+    labels = labels_of(16, 12)
+    others = labels.copy()
+    others[3, 4] += 1
+
+    def written(name: str, labels: Labels, size: tuple[float, float]) -> tuple[bytes, str]:
+        write_labels(tmp_path / name, labels, axes="yx", voxel_size_um=size)
+        with tifffile.TiffFile(tmp_path / name) as tiff:
+            (uuid,) = re.findall('UUID="(urn:uuid:[0-9a-f-]{36})"', tiff.ome_metadata or "")
+        return (tmp_path / name).read_bytes(), uuid
+
+    first = written("a.tif", labels, (0.5, 0.5))
+    assert written("b.tif", labels.astype(np.uint32), (0.5, 0.5)) == first
+    uuids = {first[1], written("c.tif", others, (0.5, 0.5))[1], written("d.tif", labels, (1, 1))[1]}
+    assert len(uuids) == 3
 
 
 def test_one_plane_of_a_stack_stays_readable(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ TRIALS_PAY = 20.0
 COMPILE_PAYS = 600.0
 """Seconds of work from which on half a minute of compilation is won back."""
 
+COMPILER_BYTES = 700 * 2**20
+"""What trying torch.compile takes, with the compiler's own processes (632 and 648 MiB measured)."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -81,13 +84,20 @@ class Fastest:
     tile: tuple[int, ...]
 
 
-def fastest_engine(package: Path, choice: EngineChoice, *, pixels: float | None = None) -> Fastest:
+def fastest_engine(
+    package: Path,
+    choice: EngineChoice,
+    *,
+    pixels: float | None = None,
+    memory_bytes: int | None = None,
+) -> Fastest:
     """Measure the installed engines on the package's own test image; name the fastest that agrees.
 
     A few seconds, fewer where there is little to do. `choice` gives precision, device and threads.
     TorchScript is taken where `pixels`, all that the network has to compute, are less than 20
     seconds of work for it. torch.compile takes half a minute for each shape of tiles, so it is
-    tried only where they are ten minutes and more.
+    tried only where they are ten minutes and more, and `memory_bytes`, what may be taken beside
+    this process, suffice for its compiler.
 
     Raises:
         InputError: no engine can run as asked for. PackageError: the package cannot be read.
@@ -100,6 +110,8 @@ def fastest_engine(package: Path, choice: EngineChoice, *, pixels: float | None 
         wanted = replace(choice, name=name)
         if name == "compile" and (work or 0.0) < COMPILE_PAYS:
             trials.append(Trial(name, refused="takes longer to compile than it wins"))
+        elif name == "compile" and memory_bytes is not None and memory_bytes < COMPILER_BYTES:
+            trials.append(Trial(name, refused="its compiler takes more memory than is allowed"))
         elif name != PLAIN and work is not None and work < TRIALS_PAY:
             trials.append(Trial(name, refused="takes longer to try than it wins"))
         elif name == "compile":
@@ -175,6 +187,5 @@ def _tried_apart(package: Path, choice: EngineChoice, budget: float) -> Trial:
 
 if __name__ == "__main__":
     asked = EngineChoice(**json.loads(sys.argv[2]))
-    print(
-        json.dumps(asdict(_Measure.of(Path(sys.argv[1]), asked).tried(asked, float(sys.argv[3]))))
-    )
+    trial = _Measure.of(Path(sys.argv[1]), asked).tried(asked, float(sys.argv[3]))
+    print(json.dumps(asdict(trial)))

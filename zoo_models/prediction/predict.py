@@ -179,20 +179,26 @@ class Predictor:
             device, *others = self.options.device.split(",")
             if name == "auto":
                 choice = EngineChoice("auto", self.options.precision, device, self.threads)
-                name = fastest_engine(self.path, choice, pixels=pixels).name
+                name = fastest_engine(
+                    self.path, choice, pixels=pixels, memory_bytes=self._bytes_left()
+                ).name
             engine = self._built(name, self.threads, device)
             calibration = calibrate(
                 engine,
                 package.geometry,
                 package.in_channels,
                 package.embedding_dim,
-                memory_bytes=(self.options.memory or half_the_memory()) - resident(),
+                memory_bytes=self._bytes_left(),
             )
             if name == "compile":  # any other keeps memory for the largest tile it has seen
                 more = [self._built(name, self.threads, other) for other in others]
                 self._engines[name, self.threads] = EnginePool([engine, *more])
             self._measured = name, calibration
         return self._measured
+
+    def _bytes_left(self) -> int:
+        """What this process may take beside what it holds."""
+        return (self.options.memory or half_the_memory()) - resident()
 
     def _request(self, source: Source, mask: Place | None) -> Request:
         shape, options, state = source.shape, self.options, None

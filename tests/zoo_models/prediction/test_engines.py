@@ -266,6 +266,9 @@ def test_compile_is_tried_where_the_work_is_long_enough(
     found = fastest_engine(package, EngineChoice(threads=1), pixels=1e12)
     (failed,) = [t for t in found.trials if t.name == "compile"]
     assert failed.refused == "its trial failed: OSError: no disk"
+    found = fastest_engine(package, EngineChoice(threads=1), pixels=1e12, memory_bytes=2**29)
+    (barred,) = [t for t in found.trials if t.name == "compile"]
+    assert barred.refused == "its compiler takes more memory than is allowed"
     assert len(asked) == 1
 
 

@@ -132,7 +132,8 @@ class Predictor:
             BlocksFailedError: some blocks could not be done; the others are kept.
         """
         folder = targets.folder.absolute()
-        engines = self.engines(job.choice.engine, job.choice.threads)
+        choice = job.choice
+        engines = EnginePool(()) if remote else self.engines(choice.engine, choice.threads)
         new = not folder.parent.exists()
         job.save(folder)
         try:

@@ -45,8 +45,8 @@ class Schedule(Protocol):
     ) -> None: ...
 
 
-NEEDED = ("zoo_models.prediction.stream", "zoo_models.compiled")
-"""What a block needs of this project, and with it of its libraries."""
+NEEDED = ("zoo_models.prediction.stream", "zoo_models.compiled", "bioimageio.spec", "zarr")
+"""What a block needs of this project and of libraries, some of which are loaded when first used."""
 
 
 class Threads:

@@ -19,6 +19,7 @@ import zarr
 from tests.e2e.conftest import contents, run
 from tests.training.conftest import discs
 from zoo_models.errors import BlocksFailedError, OutputExistsError
+from zoo_models.prediction import stream
 from zoo_models.prediction.images import read_image, read_labels
 from zoo_models.prediction.job import Job
 from zoo_models.prediction.label_store import LabelStore
@@ -133,6 +134,23 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(
     for wanted in (1, 9, 40):
         killed_when(wanted, package, image, tmp_path / "killed")
     segmented(package, image, tmp_path / "killed", labels="ome-zarr")
+    assert contents(tmp_path / "killed") == contents(undisturbed)
+
+
+@pytest.mark.parametrize("labels", ["ome-zarr", "ome-tiff"])
+def test_a_run_that_is_killed_when_its_labels_have_their_name_keeps_them(
+    package: Path, image: Path, tmp_path: Path, labels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = segmented(package, image, tmp_path / "undisturbed", labels=labels).parent
+
+    def killed(_: Path) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stream, "forget", killed)
+        with pytest.raises(InterruptedError):
+            segmented(package, image, tmp_path / "killed", labels=labels)
+    segmented(package, image, tmp_path / "killed", labels=labels)
     assert contents(tmp_path / "killed") == contents(undisturbed)
 
 

@@ -137,7 +137,7 @@ class Predictor:
         new = not folder.parent.exists()
         job.save(folder)
         try:
-            create_stores(job, folder, self.package.embedding_dim)
+            create_stores(job, folder, self.package.embedding_dim, targets)
             with Worker(job, folder, self.package, engines) as worker:
                 number = segment(job, folder, worker, schedule, remote=remote)
             publish(job, folder, targets)

@@ -197,8 +197,12 @@ def _worker(folder: str, plan: int) -> Worker:
     return Worker(job, Path(folder), package, EnginePool([build_engine(job.package, choice)]))
 
 
-def create_stores(job: Job, folder: Path, embedding_dim: int) -> None:
+def create_stores(job: Job, folder: Path, embedding_dim: int, targets: Targets) -> None:
     """What blocks are written into; what a kill left half-written there is put right."""
+    published = PUBLISHED in ScratchFolder(folder / "scratch")
+    for name, target in ((LABELS, targets.labels), (EMBEDDINGS, targets.embeddings)):
+        if published and target is not None and target.exists() and not (folder / name).exists():
+            target.rename(folder / name)  # killed after it had its name, before all was done
     common: Any = {
         "voxel_size_um": job.voxel_size_um,
         "origin": job.origin,
@@ -206,7 +210,7 @@ def create_stores(job: Job, folder: Path, embedding_dim: int) -> None:
     }
     LabelStore.create(folder / LABELS, job.full_shape, job.all_axes, **common)
     dtype = job.request.embeddings
-    if dtype is not None and PUBLISHED not in ScratchFolder(folder / "scratch"):
+    if dtype is not None and not published:
         EmbeddingStore.create(
             folder / EMBEDDINGS, embedding_dim, job.full_shape, job.all_axes, dtype=dtype, **common
         )

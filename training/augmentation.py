@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from monai.data.meta_obj import get_track_meta, set_track_meta
 from monai.transforms import (
     Compose,
     MapTransform,
@@ -70,9 +73,10 @@ class TwoViews:
         views = []
         for one in seeds:
             self.intensity.set_random_state(seed=int(one))
-            out = self.intensity({"image": warped.clone()})
+            with _no_metadata():
+                out = self.intensity({"image": warped.clone()})
             assert isinstance(out, dict)
-            views.append(_plain(torch.as_tensor(out["image"]).detach()).float())
+            views.append(torch.as_tensor(out["image"]).float())
         return torch.stack(views), ids
 
 
@@ -122,12 +126,21 @@ def _apply(
     augmentation: Compose, image: np.ndarray, labels: np.ndarray, *, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     augmentation.set_random_state(seed=seed)
-    out = augmentation({"image": torch.from_numpy(image), "labels": torch.from_numpy(labels)[None]})
+    with _no_metadata():
+        out = augmentation(
+            {"image": torch.from_numpy(image), "labels": torch.from_numpy(labels)[None]}
+        )
     assert isinstance(out, dict)
-    pixels, ids = (torch.as_tensor(out[key]).detach() for key in BOTH)
-    return _plain(pixels).float(), _plain(ids)[0].long()
+    pixels, ids = (torch.as_tensor(out[key]) for key in BOTH)
+    return pixels.float(), ids[0].long()
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor without MONAI's metadata, which costs time at every operation after it."""
-    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+@contextmanager
+def _no_metadata() -> Iterator[None]:
+    """MONAI's tensors carry metadata, which costs more than the changes themselves."""
+    before = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(before)

@@ -45,14 +45,16 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.augment = augment(config.augmentation, ndim=config.ndim)
         self.reach = config.patch_reach
         self.samples = [_mirrored(s, self.shrink, self.output, reach=self.reach) for s in samples]
+        self.instances = [np.unique(labels[self._inside(labels)]) for _, labels in self.samples]
         drawn = [bool(s.labels.any()) or not config.sparse for s in samples]
         sizes = np.sqrt([s.labels.size * d for s, d in zip(samples, drawn, strict=True)])
         self.probabilities = sizes / sizes.sum()
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         draw = np.random.default_rng([self.seed, number])
-        image, labels = self.samples[draw.choice(len(self.samples), p=self.probabilities)]
-        start = self._window(labels, draw)
+        drawn = draw.choice(len(self.samples), p=self.probabilities)
+        image, labels = self.samples[drawn]
+        start = self._window(labels, self.instances[drawn], draw)
         stop = [a + n for a, n in zip(start, self._width, strict=True)]
         window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         ids = np.searchsorted(np.union1d([0], labels[window]), labels[window])
@@ -69,18 +71,22 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         sizes = zip(self.output, self.shrink, self.reach, strict=True)
         return tuple(w + 2 * c + r for w, c, r in sizes)
 
-    def _window(self, labels: NDArray[np.int32], draw: np.random.Generator) -> list[int]:
-        """Start of the input window in the mirrored image; its output lies inside the image."""
-        last = [n - w for n, w in zip(labels.shape, self._width, strict=True)]
-        inside = tuple(
+    def _inside(self, labels: NDArray[np.int32]) -> tuple[slice, ...]:
+        """The image itself, without what mirroring added."""
+        return tuple(
             slice(c, n - c - r)
             for n, c, r in zip(labels.shape, self.shrink, self.reach, strict=True)
         )
-        instances = np.unique(labels[inside])
-        instances = instances[instances > 0]
+
+    def _window(
+        self, labels: NDArray[np.int32], ids: NDArray[np.int32], draw: np.random.Generator
+    ) -> list[int]:
+        """Start of the input window in the mirrored image; its output lies inside the image."""
+        last = [n - w for n, w in zip(labels.shape, self._width, strict=True)]
+        instances = ids[ids > 0]
         if instances.size == 0:
             return [int(draw.integers(n + 1)) for n in last]
-        places = np.argwhere(labels[inside] == draw.choice(instances))
+        places = np.argwhere(labels[self._inside(labels)] == draw.choice(instances))
         place = places[draw.integers(len(places))]
         return [
             int(np.clip(p - draw.integers(w), 0, n))

@@ -45,7 +45,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.augment = augment(config.augmentation, ndim=config.ndim)
         self.reach = config.patch_reach
         self.samples = [_mirrored(s, self.shrink, self.output, reach=self.reach) for s in samples]
-        self.instances = [np.unique(labels[self._inside(labels)]) for _, labels in self.samples]
+        inside = (labels[self._inside(labels)] for _, labels in self.samples)
+        self.instances = [np.unique(ids[ids > 0]) for ids in inside]
         drawn = [bool(s.labels.any()) or not config.sparse for s in samples]
         sizes = np.sqrt([s.labels.size * d for s, d in zip(samples, drawn, strict=True)])
         self.probabilities = sizes / sizes.sum()
@@ -79,11 +80,10 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         )
 
     def _window(
-        self, labels: NDArray[np.int32], ids: NDArray[np.int32], draw: np.random.Generator
+        self, labels: NDArray[np.int32], instances: NDArray[np.int32], draw: np.random.Generator
     ) -> list[int]:
         """Start of the input window in the mirrored image; its output lies inside the image."""
         last = [n - w for n, w in zip(labels.shape, self._width, strict=True)]
-        instances = ids[ids > 0]
         if instances.size == 0:
             return [int(draw.integers(n + 1)) for n in last]
         places = np.argwhere(labels[self._inside(labels)] == draw.choice(instances))

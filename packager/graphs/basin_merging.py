@@ -31,6 +31,7 @@ from packager.graphs.regions import (
     low,
     offsets,
     steps,
+    summed,
     touching,
 )
 from zoo_models.postprocessing.basin_merging import AHEAD, BasinMerging
@@ -57,13 +58,15 @@ class BasinMergingGraph(nn.Module):
         min_size: int = 20,
         background: Sequence[float] = (),
         spread: Sequence[float] = (),
+        tension: float | None = None,
     ) -> None:
         super().__init__()
         known = BasinMerging(
-            delta_v, delta_d, join, merge, radius, solid, min_size, background, spread
+            delta_v, delta_d, join, merge, radius, solid, min_size, background, spread, tension
         )
         self.join = float(known.join)
         self.merge = float(known.merge)
+        self.tension = float(known.tension)
         self.radius = float(known.radius)
         self.solid = float(solid)
         self.min_size = int(min_size)
@@ -78,7 +81,7 @@ class BasinMergingGraph(nn.Module):
         """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int64."""
         distance = self.from_background(embeddings)
         target, basins, bottoms = _basins(embeddings, distance >= self.radius)
-        groups = _groups(bottoms, basins, self.join, self.merge)[basins]
+        groups = _groups(bottoms, basins, self.join, self.merge, self.tension)[basins]
         groups = _settled(embeddings, target, groups)
         flat = groups.reshape(-1)
         total = torch.bincount(flat, distance.reshape(-1).double())
@@ -108,7 +111,7 @@ class BasinMergingGraph(nn.Module):
 def _largest_valley(embeddings: Tensor, everywhere: Tensor, join: float) -> Tensor:
     """Mean embedding (D,) of the largest valley, of equal ones the first."""
     _, basins, bottoms = _basins(embeddings, everywhere)
-    valley = _groups(bottoms, basins, join, 0.0)
+    valley = _groups(bottoms, basins, join, 0.0, 0.0)
     sizes = torch.bincount(basins.reshape(-1), minlength=bottoms.shape[0]).double()
     pixels = torch.bincount(valley, sizes)
     largest = valley == (pixels == pixels.max()).nonzero()[0, 0]
@@ -234,38 +237,47 @@ def _bottoms(embeddings: Tensor, inside: Tensor, roots: Tensor) -> Tensor:
     return single.copy_(bottoms.t())
 
 
-def _groups(bottoms: Tensor, basins: Tensor, join: float, merge: float) -> Tensor:
+def _groups(bottoms: Tensor, basins: Tensor, join: float, merge: float, tension: float) -> Tensor:
     """Steps 3 and 4: the group (n + 1,) of each basin, 0 for row 0."""
     sizes = torch.bincount(basins.reshape(-1), minlength=bottoms.shape[0]).double()
-    first, second = touching(basins)
+    first, second, contact = touching(basins)
     near = _between(bottoms.double(), first, second) < join
     valley = components(bottoms.shape[0], first[near], second[near])
     weight = torch.bincount(valley, sizes).clamp_min(1)
     sums = [torch.bincount(valley, sizes * bottoms[:, d]) for d in range(bottoms.shape[1])]
     means = torch.stack(sums, 1).div_(weight.view(-1, 1))
-    first, second = valley[first], valley[second]
-    apart = first != second
-    return _linked(means, weight, first[apart], second[apart], merge)[valley]
+    first, second, contact = summed(valley[first], valley[second], contact, weight.shape[0])
+    limit = 1.0
+    for _ in range(basins.dim()):
+        limit *= tension
+    groups = _linked(means, weight, first, second, contact, merge, limit, basins.dim())
+    return groups[valley]
 
 
-def _linked(centre: Tensor, size: Tensor, first: Tensor, second: Tensor, limit: float) -> Tensor:
-    """Step 4: centroid linkage of touching groups (n, D), nearest first: the group of each (n,).
+def _linked(
+    centre: Tensor,
+    size: Tensor,
+    first: Tensor,
+    second: Tensor,
+    contact: Tensor,
+    merge: float,
+    limit: float,
+    ndim: int,
+) -> Tensor:
+    """Step 4: centroid linkage of touching groups (n, D), least tension first: the group of each.
 
-    Each pair of touching groups is one row of `first` < `second` and `length`; a row that is used
-    up has length infinity. When b joins a, the rows of both are used up, and some of them are used
-    again for a and each group that touched a or b.
+    Each pair of touching groups is one row of `first` < `second`, `contact` and `tension`; a row
+    that is used up, or that must not merge, has tension infinity. When b joins a, the rows of both
+    are used up, and some of them are used again for a and each group that touched a or b.
     """
     number = centre.shape[0]
     into = torch.arange(number, device=centre.device)
-    key = torch.add(torch.maximum(first, second), torch.minimum(first, second), alpha=number)
-    key = torch.unique(key)
-    first, second = key // number, key % number
-    length = _between(centre, first, second)
-    while length.numel() > 0:
-        shortest = length.min()
-        if shortest.item() >= limit:
+    tension = _tensions(centre, size, first, second, contact, merge, ndim)
+    while tension.numel() > 0:
+        least = tension.min()
+        if least.item() >= limit:
             break
-        tied = (length == shortest).nonzero()[:, 0]
+        tied = (tension == least).nonzero()[:, 0]
         order = torch.add(second[tied], first[tied], alpha=number)
         row = tied[order == order.min()][0]
         a, b = first[row].clone(), second[row].clone()
@@ -276,17 +288,38 @@ def _linked(centre: Tensor, size: Tensor, first: Tensor, second: Tensor, limit: 
         in_first = (first == a).logical_or_(first == b)
         in_second = (second == a).logical_or_(second == b)
         rows = in_second.logical_or_(in_first).nonzero()[:, 0]
-        others = torch.unique(torch.where(in_first[rows], second[rows], first[rows]))
-        further = (others != a).logical_and_(others != b)
-        others = others[further]
+        beside, before = second[rows], in_first[rows].logical_not_()
+        beside[before] = first[rows][before]
+        further = (beside != a).logical_and_(beside != b)
+        others, at = torch.unique(beside[further], return_inverse=True)
+        contacts = torch.zeros_like(others).index_add(0, at, contact[rows][further])
         first[rows] = -1
         second[rows] = -1
-        length[rows] = float("inf")
+        tension[rows] = float("inf")
         rows = rows[: others.shape[0]]
         first[rows] = torch.minimum(others, a)
         second[rows] = torch.maximum(others, a)
-        length[rows] = _between(centre, first[rows], second[rows])
+        contact[rows] = contacts
+        tension[rows] = _tensions(centre, size, first[rows], second[rows], contacts, merge, ndim)
     return followed(into)
+
+
+def _tensions(
+    centre: Tensor,
+    size: Tensor,
+    first: Tensor,
+    second: Tensor,
+    contact: Tensor,
+    merge: float,
+    ndim: int,
+) -> Tensor:
+    """Tension of pairs, to the power of `ndim`; infinite of what is `merge` apart or more."""
+    distance = _between(centre, first, second)
+    tension = distance / contact
+    of_side = tension.clone().mul_(torch.minimum(size[first], size[second]))
+    for _ in range(ndim - 1):
+        tension.mul_(of_side)
+    return tension.masked_fill_(distance >= merge, float("inf"))
 
 
 def _between(centre: Tensor, first: Tensor, second: Tensor) -> Tensor:

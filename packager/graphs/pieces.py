@@ -14,7 +14,7 @@ def pieces(groups: Tensor, rim: Tensor, min_size: int) -> Tensor:
     group, is_rim = torch.zeros_like(sizes), torch.zeros_like(sizes, dtype=torch.bool)
     group[part.view(-1)] = groups.view(-1)
     is_rim[part.view(-1)] = rim.view(-1)
-    first, second = touching(part + 1)
+    first, second, _ = touching(part + 1)
     first, second = first - 1, second - 1
     same = group[first] == group[second]
     apart = same.logical_not()

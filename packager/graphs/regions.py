@@ -60,17 +60,32 @@ def followed(target: Tensor) -> Tensor:
     return target
 
 
-def touching(groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Each pair 0 < a < b of groups that are direct neighbours somewhere, once."""
-    number = int(groups.max().item()) + 1
-    keys: list[Tensor] = []
+def touching(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each pair 0 < a < b of groups that are direct neighbours somewhere, once, and their contact.
+
+    The contact is the number of their pixels that are direct neighbours.
+    """
+    firsts: list[Tensor] = []
+    seconds: list[Tensor] = []
     for axis in range(groups.dim()):
         one, other = low(groups, axis), high(groups, axis)
         differ = (one != other).logical_and_(one > 0).logical_and_(other > 0)
-        one, other = one[differ], other[differ]
-        keys.append(torch.add(torch.maximum(one, other), torch.minimum(one, other), alpha=number))
-    unique = torch.unique(torch.cat(keys))
-    return unique // number, unique % number
+        firsts.append(one[differ])
+        seconds.append(other[differ])
+    first, second = torch.cat(firsts), torch.cat(seconds)
+    return summed(first, second, torch.ones_like(first), int(groups.max().item()) + 1)
+
+
+def summed(
+    first: Tensor, second: Tensor, contact: Tensor, number: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each pair a < b of 0 ... number - 1 once, in order, with the sum of its contacts."""
+    apart = first != second
+    first, second = first[apart], second[apart]
+    key = torch.add(torch.maximum(first, second), torch.minimum(first, second), alpha=number)
+    unique, at = torch.unique(key, return_inverse=True)
+    total = torch.zeros_like(unique).index_add(0, at, contact[apart])
+    return unique // number, unique % number, total
 
 
 def low(plane: Tensor, axis: int) -> Tensor:

@@ -10,6 +10,7 @@ Loops over rows run in parallel where a row's result hangs on no other row's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,14 @@ from numpy.typing import NDArray
 from zoo_models.compiled.linkage import joined, linked
 from zoo_models.compiled.regions import pairs_touching, regions
 from zoo_models.postprocessing import basin_merging as shipped
-from zoo_models.postprocessing.basin_merging import AHEAD, Floats, Integers, Labels, Mask
+from zoo_models.postprocessing.basin_merging import (
+    AHEAD,
+    Floats,
+    Integers,
+    Labels,
+    Mask,
+    Touching,
+)
 
 
 class BasinMerging(shipped.BasinMerging):
@@ -61,7 +69,7 @@ class BasinMerging(shipped.BasinMerging):
     def sizes(self, basins: Labels, number: int) -> Integers:
         return _sizes(basins.ravel(), number)
 
-    def touching(self, labels: Labels) -> tuple[Integers, Integers]:
+    def touching(self, labels: Labels) -> Touching:
         return pairs_touching(_as_volume(labels, 3))
 
     def components(self, number: int, first: Integers, second: Integers) -> Integers:
@@ -71,10 +79,11 @@ class BasinMerging(shipped.BasinMerging):
         self,
         means: NDArray[np.float64],
         sizes: NDArray[np.float64],
-        pairs: tuple[Integers, Integers],
-        limit: float,
+        pairs: Touching,
+        merge: float,
+        ndim: int,
     ) -> Integers:
-        return linked(means, sizes, *pairs, limit)
+        return linked(means, sizes, *pairs, (merge, math.prod([self.tension] * ndim)), ndim)
 
     def rim(self, groups: Labels, distance: Floats) -> Labels:
         flat = groups.ravel()

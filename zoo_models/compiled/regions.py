@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from zoo_models.compiled.linkage import root_of
-from zoo_models.postprocessing.basin_merging import Integers, Labels
+from zoo_models.postprocessing.basin_merging import Integers, Labels, Touching
 
 
 @numba.njit(cache=True)
@@ -62,11 +62,12 @@ def regions(categories: Labels) -> tuple[Labels, Labels, Integers]:
 
 
 @numba.njit(cache=True)
-def pairs_touching(labels: Labels) -> tuple[Integers, Integers]:
+def pairs_touching(labels: Labels) -> Touching:
     """Each pair 0 < a < b of labels that are direct neighbours somewhere, once, in order.
 
-    A pair is noted where it begins along x; the notes are sorted by a with one count, then the few
-    of each a among themselves.
+    Third the contact: how many of their pixels are direct neighbours. A pair is noted with the
+    pixels at which it runs on along x; the notes are sorted by a with one count, then the few of
+    each a among themselves.
     """
     notes = _notes(labels)
     number = labels.max() + 1
@@ -74,36 +75,37 @@ def pairs_touching(labels: Labels) -> tuple[Integers, Integers]:
     for note in range(len(notes)):
         begin[notes[note, 0] + 1] += 1
     begin = np.cumsum(begin)
-    others, end = np.empty(len(notes), np.int32), begin[:-1].copy()
+    others, end = np.empty((len(notes), 2), np.int32), begin[:-1].copy()
     for note in range(len(notes)):
-        others[end[notes[note, 0]]] = notes[note, 1]
+        others[end[notes[note, 0]]] = notes[note, 1:]
         end[notes[note, 0]] += 1
-    first, second = np.empty(len(notes), np.int64), np.empty(len(notes), np.int64)
+    first, second, contact = np.empty((3, len(notes)), np.int64)
     count = 0
     for a in range(number):
         _sort(others, begin[a], begin[a + 1])
         for place in range(begin[a], begin[a + 1]):
-            if place == begin[a] or others[place] != others[place - 1]:
-                first[count], second[count] = a, others[place]
+            if place == begin[a] or others[place, 0] != others[place - 1, 0]:
+                first[count], second[count], contact[count] = a, others[place, 0], 0
                 count += 1
-    return first[:count].copy(), second[:count].copy()
+            contact[count - 1] += others[place, 1]
+    return first[:count].copy(), second[:count].copy(), contact[:count].copy()
 
 
 @numba.njit(cache=True)
 def _notes(labels: Labels) -> Labels:
-    """Rows (a, b) with 0 < a < b of neighbouring pixels; not again right after itself along x."""
+    """Rows (a, b, n) with 0 < a < b, neighbours at n pixels that follow one another along x."""
     planes, rows, width = labels.shape
-    notes, count = np.empty((4096 + 3 * width, 2), np.int32), 0
+    notes, count = np.empty((4096 + 3 * width, 3), np.int32), 0
     for z in range(planes):
         for y in range(rows):
             if count + 3 * width > len(notes):  # room for all that one line can give
-                longer = np.empty((2 * len(notes), 2), np.int32)
+                longer = np.empty((2 * len(notes), 3), np.int32)
                 longer[:count] = notes[:count]
                 notes = longer
             here = labels[z, y]
             for x in range(1, width):
                 if here[x] != here[x - 1] and here[x] > 0 and here[x - 1] > 0:
-                    notes[count] = min(here[x], here[x - 1]), max(here[x], here[x - 1])
+                    _note(notes[count], here[x], here[x - 1], 1)
                     count += 1
             for dz, dy in ((1, 0), (0, 1)):
                 if z < dz or y < dy:
@@ -115,20 +117,26 @@ def _notes(labels: Labels) -> Labels:
                         continue
                     if here[x] != last_here or there[x] != last_there:
                         last_here, last_there = here[x], there[x]
-                        notes[count] = min(last_here, last_there), max(last_here, last_there)
+                        _note(notes[count], last_here, last_there, 0)
                         count += 1
+                    notes[count - 1, 2] += 1
     return notes[:count]
 
 
 @numba.njit(cache=True)
-def _sort(values: Labels, begin: int, end: int) -> None:
-    """In place; a label has few neighbours, but one around all others has many."""
+def _note(row: Labels, one: int, other: int, contact: int) -> None:
+    row[0], row[1], row[2] = min(one, other), max(one, other), contact
+
+
+@numba.njit(cache=True)
+def _sort(rows: Labels, begin: int, end: int) -> None:
+    """By the first column, in place; a label has few neighbours, but one around all has many."""
     if end - begin > 32:
-        values[begin:end] = np.sort(values[begin:end])
+        rows[begin:end] = rows[begin:end][np.argsort(rows[begin:end, 0])]
         return
     for place in range(begin + 1, end):
-        value, before = values[place], place - 1
-        while before >= begin and values[before] > value:
-            values[before + 1] = values[before]
+        value, number, before = rows[place, 0], rows[place, 1], place - 1
+        while before >= begin and rows[before, 0] > value:
+            rows[before + 1] = rows[before]
             before -= 1
-        values[before + 1] = value
+        rows[before + 1, 0], rows[before + 1, 1] = value, number

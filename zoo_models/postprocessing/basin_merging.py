@@ -16,9 +16,11 @@ runs where one meets another::
    steepest descent). It ends at its ridge all around, where linking neighbours pixel by pixel would
    leak through the weakest spot of a boundary
 3. touching basins whose embeddings at the minimum differ by less than `join` are one valley
-4. of the rest, the two touching groups with the nearest means are merged, again and again, until
-   no two are nearer than `merge`. A pixel where two groups meet goes with the direct neighbour
-   that leads to what resembles it most, a few steps downhill
+4. of the rest, the two touching groups under the least tension are merged, again and again, until
+   no two are nearer than `merge` and under less than `tension`. Tension is the distance of the
+   means, times the side of the smaller group, divided by the contact: two halves of an object
+   touch broadly, two objects mostly at a few pixels. A pixel where two groups meet goes with the
+   direct neighbour that leads to what resembles it most, a few steps downhill
 5. pixels much nearer to the background than their group is (`solid`) are its blurred rim, and
    become background, unless their group encloses them
 6. connected pieces of at least `min_size` pixels are the instances
@@ -33,6 +35,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,6 +49,8 @@ Integers = NDArray[np.int64]
 Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 Slices = tuple[slice, ...]
+Touching = tuple[Integers, Integers, Integers]
+"""Columns of pairs: first, second, contact."""
 
 AHEAD = 4
 """Steps downhill at which groups are compared: over a blurred boundary. A power of two."""
@@ -61,6 +66,8 @@ class BasinMerging:
     merge: largest distance between the means of two touching parts of one instance; between
         2 delta_v, the width of an instance, and 2 delta_d, the distance of two. Default
         1.6 delta_d.
+    tension: largest tension between them. It is their distance where a square touches with one
+        whole side, more where the contact is narrower. Default delta_d.
     radius: a pixel at this distance from the background, or further, may be object; delta_d is
         halfway. The pull term asks for more: a pixel weighs more in a small instance than in the
         large background, so a blurred boundary leans to the instance. Default 1.9 delta_d.
@@ -88,6 +95,7 @@ class BasinMerging:
         min_size: int = 20,
         background: Sequence[float] = (),
         spread: Sequence[float] = (),
+        tension: float | None = None,
     ) -> None:
         if not (delta_v >= 0 and delta_d > 0):
             raise ValueError(
@@ -106,6 +114,7 @@ class BasinMerging:
         self.min_size = min_size
         self.background = background
         self.spread = spread
+        self.tension = delta_d if tension is None else tension
 
     def __call__(self, embeddings: Floats, foreground: Mask | None = None) -> Labels:
         """Embeddings (D, [Z,] Y, X) float32 -> labels ([Z,] Y, X) int32, 0 is background.
@@ -132,7 +141,7 @@ class BasinMerging:
         basins, roots = self.basins(target, inside)
         bottoms = self.bottoms(embeddings, inside, roots)
         sizes = self.sizes(basins, len(bottoms))
-        groups = self.groups(bottoms, sizes, self.touching(basins), self.merge)
+        groups = self.groups(bottoms, sizes, self.touching(basins), self.merge, inside.ndim)
         settled = self.settled(embeddings, target, self.painted(basins, groups))
         return self.instances(settled, distance)
 
@@ -143,7 +152,7 @@ class BasinMerging:
         basins, roots = self.basins(self.downhill(height, everywhere), everywhere)
         bottoms = self.bottoms(embeddings, everywhere, roots)
         sizes = self.sizes(basins, len(bottoms))
-        valleys = self.groups(bottoms, sizes, self.touching(basins), 0.0)
+        valleys = self.groups(bottoms, sizes, self.touching(basins), 0.0, everywhere.ndim)
         largest = valleys == np.bincount(valleys, weights=sizes).argmax()
         return np.average(bottoms[largest], axis=0, weights=sizes[largest]).astype(np.float32)
 
@@ -202,8 +211,8 @@ class BasinMerging:
         """Pixels of the labels 0 ... number - 1."""
         return np.bincount(labels.ravel(), minlength=number)
 
-    def touching(self, labels: Labels) -> tuple[Integers, Integers]:
-        """Each pair 0 < a < b of labels that are direct neighbours somewhere, once, in order."""
+    def touching(self, labels: Labels) -> Touching:
+        """Pairs of labels that are direct neighbours somewhere, and at how many places."""
         return touching(labels)
 
     def components(self, number: int, first: Integers, second: Integers) -> Integers:
@@ -214,40 +223,38 @@ class BasinMerging:
         self,
         means: NDArray[np.float64],
         sizes: NDArray[np.float64],
-        pairs: tuple[Integers, Integers],
-        limit: float,
+        pairs: Touching,
+        merge: float,
+        ndim: int,
     ) -> Integers:
         """Step 4, see the function."""
-        return linked(means, sizes, pairs, limit)
+        return linked(means, sizes, pairs, (merge, math.prod([self.tension] * ndim)), ndim)
 
     def groups(
         self,
         bottoms: Floats,
         sizes: Integers,
-        pairs: tuple[Integers, Integers],
+        pairs: Touching,
         merge: float,
+        ndim: int,
     ) -> Labels:
         """Steps 3 and 4: the group (n + 1,) of each basin, 0 for row 0.
 
-        bottoms: (n + 1, D), row 0 not used; sizes: pixels of each (n + 1,).
+        bottoms: (n + 1, D), row 0 not used; sizes: pixels of each (n + 1,); ndim: image axes.
         """
-        first, second = pairs
+        first, second, contact = pairs
         near = distances(bottoms.astype(float), first, second) < self.join
         valley = self.components(len(bottoms), first[near], second[near])
         weight = np.maximum(np.bincount(valley, weights=sizes), 1)
         sums = [np.bincount(valley, weights=sizes * values) for values in bottoms.T]
         means = np.stack(sums, axis=1) / weight[:, None]
-        first, second = valley[first], valley[second]
-        key = np.unique(np.minimum(first, second) * len(weight) + np.maximum(first, second))
-        first, second = key // len(weight), key % len(weight)
-        apart = first != second
-        linked_to = self.linked(means, weight, (first[apart], second[apart]), merge)
-        return linked_to[valley].astype(np.int32)
+        between = summed(valley[first], valley[second], contact, len(weight))
+        return self.linked(means, weight, between, merge, ndim)[valley].astype(np.int32)
 
     def instances(self, groups: Labels, distance: Floats) -> Labels:
         """Steps 5 and 6."""
         part, group_rim, sizes = self.regions(self.rim(groups, distance))
-        first, second = self.touching(part + 1)
+        first, second, _ = self.touching(part + 1)
         return self.painted(part, self.pieces(group_rim, sizes, (first - 1, second - 1)))
 
     def rim(self, groups: Labels, distance: Floats) -> Labels:
@@ -401,18 +408,30 @@ def squared_distance(flat: Floats, first: Integers, second: Integers) -> Floats:
     return squared
 
 
-def touching(labels: Labels) -> tuple[Integers, Integers]:
-    """Each pair 0 < a < b of labels that are direct neighbours somewhere, once, in order."""
-    number = int(labels.max(initial=0)) + 1
-    keys = [np.zeros(0, np.int64)]
+def touching(labels: Labels) -> Touching:
+    """Each pair 0 < a < b of labels that are direct neighbours somewhere, once, in order.
+
+    The contact of a pair is the number of pixels of a and b that are direct neighbours.
+    """
+    firsts, seconds = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for axis in range(labels.ndim):
         low, high = along(axis, labels.ndim)
         one, other = labels[low], labels[high]
         differ = (one != other) & (one > 0) & (other > 0)
-        one, other = one[differ].astype(np.int64), other[differ].astype(np.int64)
-        keys.append(np.minimum(one, other) * number + np.maximum(one, other))
-    unique = np.unique(np.concatenate(keys))
-    return unique // number, unique % number
+        firsts.append(one[differ].astype(np.int64))
+        seconds.append(other[differ].astype(np.int64))
+    first, second = np.concatenate(firsts), np.concatenate(seconds)
+    return summed(first, second, np.ones_like(first), int(labels.max(initial=0)) + 1)
+
+
+def summed(first: Integers, second: Integers, contact: Integers, number: int) -> Touching:
+    """Each pair a < b of 0 ... number - 1 once, in order, with the sum of its contacts."""
+    apart = first != second
+    first, second = first[apart], second[apart]
+    key = np.minimum(first, second) * number + np.maximum(first, second)
+    unique, at = np.unique(key, return_inverse=True)
+    total = np.bincount(at, weights=contact[apart], minlength=len(unique)).astype(np.int64)
+    return unique // number, unique % number, total
 
 
 def components(number: int, first: Integers, second: Integers) -> Integers:
@@ -453,26 +472,33 @@ def regions(categories: Labels) -> Labels:
 def linked(
     means: NDArray[np.float64],
     sizes: NDArray[np.float64],
-    pairs: tuple[Integers, Integers],
-    limit: float,
+    pairs: Touching,
+    limits: tuple[float, float],
+    ndim: int,
 ) -> Integers:
-    """Step 4: centroid linkage of touching groups (n, D), nearest first: the group of each, (n,).
+    """Step 4: centroid linkage of touching groups (n, D): the group of each, (n,).
 
-    Of two pairs at one distance the one with the smaller group goes first; the smaller group gives
-    its number.
+    Those under the least tension go first; of two pairs under one, the pair with the smaller
+    group. The smaller group gives its number. limits: distance, and tension ** ndim; ndim: axes of
+    the image.
     """
     number = len(means)
     centre, size = means.copy(), sizes.copy()
-    beside: list[set[int]] = [set() for _ in range(number)]
-    for a, b in zip(pairs[0].tolist(), pairs[1].tolist(), strict=True):
-        beside[a].add(b)
-        beside[b].add(a)
+    beside: list[dict[int, int]] = [{} for _ in range(number)]
+    for a, b, contact in zip(*(column.tolist() for column in pairs), strict=True):
+        beside[a][b] = beside[b][a] = contact
     version, into = [0] * number, np.arange(number)
-    length = distances(centre, *pairs)
-    near = length < limit
-    rows = zip(length[near].tolist(), pairs[0][near].tolist(), pairs[1][near].tolist(), strict=True)
-    heap = [(d, a, b, 0, 0) for d, a, b in rows]
-    heapq.heapify(heap)
+    heap: list[tuple[float, int, int, int, int]] = []
+
+    def consider(first: Integers, second: Integers, contact: Integers) -> None:
+        length = distances(centre, first, second)
+        tension = tensions(length, np.minimum(size[first], size[second]), contact, ndim)
+        near = (length < limits[0]) & (tension < limits[1])
+        rows = zip(tension[near], first[near].tolist(), second[near].tolist(), strict=True)
+        for t, a, b in rows:
+            heapq.heappush(heap, (float(t), a, b, version[a], version[b]))
+
+    consider(*pairs)
     while heap:
         _, a, b, seen_a, seen_b = heapq.heappop(heap)
         if version[a] != seen_a or version[b] != seen_b:
@@ -481,16 +507,29 @@ def linked(
         size[a] += size[b]
         into[b], version[b] = a, -1
         version[a] += 1
-        beside[a] = (beside[a] | beside[b]) - {a, b}
-        for other in beside[b] - {a}:
-            beside[other] = (beside[other] - {b}) | {a}
+        del beside[a][b], beside[b][a]
+        for other, contact in beside[b].items():
+            beside[a][other] = beside[other][a] = beside[a].get(other, 0) + contact
+            del beside[other][b]
         others = np.array(sorted(beside[a]), np.int64)
-        again = distances(centre, np.full(len(others), a), others).tolist()
-        for distance, other in zip(again, others.tolist(), strict=True):
-            if distance < limit:
-                low, high = min(a, other), max(a, other)
-                heapq.heappush(heap, (distance, low, high, version[low], version[high]))
+        contacts = np.array([beside[a][other] for other in others.tolist()], np.int64)
+        consider(np.minimum(a, others), np.maximum(a, others), contacts)
     return walk(into)
+
+
+def tensions(
+    distance: NDArray[np.float64], smaller: NDArray[np.float64], contact: Integers, ndim: int
+) -> NDArray[np.float64]:
+    """Tension to the power of `ndim`: (distance / contact) ** ndim * smaller ** (ndim - 1).
+
+    smaller: pixels of the smaller group; its side is smaller ** ((ndim - 1) / ndim) pixels. In
+    this order of products, which are rounded alike everywhere; powers are not.
+    """
+    of_pixel = distance / contact
+    tension = of_pixel
+    for _ in range(ndim - 1):
+        tension = tension * (of_pixel * smaller)
+    return tension
 
 
 def distances(

@@ -81,6 +81,7 @@ def all_enclosed(labels: Labels, dim: int) -> BlockFragments:
         settled=none,
         first=none,
         second=none,
+        contact=none,
         shell=none,
         shell_row=none,
     )

@@ -95,7 +95,7 @@ def fragments(
     at = at[used - 1]
     place = np.stack(np.unravel_index(at, read.shape))
     in_block = np.all([(p >= s.start) & (p < s.stop) for p, s in zip(place, own, strict=True)], 0)
-    first, second = clusterer.touching(walked)
+    first, second, contact = clusterer.touching(walked)
     kept, number = distance[own], len(used) + 1
     shell = shell_of(write, shape)
     fragment = walked.ravel()[flat_within(shell, shape, write)]
@@ -110,6 +110,7 @@ def fragments(
         settled=clusterer.sizes(settled, number)[1:],
         first=first - 1,
         second=second - 1,
+        contact=contact,
         shell=shell[fragment > 0],
         shell_row=fragment[fragment > 0].astype(np.int64) - 1,
     )

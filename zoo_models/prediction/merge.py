@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo_models.geometry import Box
-from zoo_models.postprocessing.basin_merging import BasinMerging, Floats, Integers, Labels, Mask
+from zoo_models.postprocessing.basin_merging import (
+    BasinMerging,
+    Floats,
+    Integers,
+    Labels,
+    Mask,
+    summed,
+)
 from zoo_models.prediction.fragments import Fragments, flat_within
 from zoo_models.prediction.tables import Table, beyond, looked_up, shell_of
 
@@ -70,9 +77,9 @@ def merge_fragments(
     for known in (end == root, own):  # those of other blocks serve where a cycle was cut only
         bottom[1 + basin[known]] = every[known]
     pixels = np.bincount(basin + 1, weights=size, minlength=len(minima) + 1).astype(np.int64)
-    first, second, _ = _all_pairs(of_block, offset, shells, shape)
-    pairs = _ordered(basin[first] + 1, basin[second] + 1, len(bottom))
-    group = clusterer.groups(bottom, pixels, pairs, clusterer.merge)
+    first, second, contact, _ = _all_pairs(of_block, offset, shells, shape)
+    pairs = summed(basin[first] + 1, basin[second] + 1, contact, len(bottom))
+    group = clusterer.groups(bottom, pixels, pairs, clusterer.merge, len(shape))
     of_fragment = group[basin + 1]
     distance = _joined([t.distance for t in tables])
     settled = _joined([t.settled for t in tables])
@@ -101,7 +108,8 @@ def parts(
     region, category, size = clusterer.regions(2 * groups.group[fragment] + rim)
     kept = category >= 2
     row = np.cumsum(kept) - 1
-    first, second = (side - 1 for side in clusterer.touching(region + 1))
+    first, second, contact = clusterer.touching(region + 1)
+    first, second = first - 1, second - 1
     same = category[first] // 2 == category[second] // 2
     exposed = np.zeros(len(size), bool)
     exposed[first[~same]] = exposed[second[~same]] = True
@@ -119,6 +127,7 @@ def parts(
         exposed=exposed[kept],
         first=row[first[inside]],
         second=row[second[inside]],
+        contact=contact[inside],
         shell=shell[on_shell > 0],
         shell_row=on_shell[on_shell > 0] - 1,
     )
@@ -137,7 +146,7 @@ def merge_parts(
     offset = _offsets(tables)
     category = _joined([t.category for t in tables])
     start = _joined([t.start for t in tables])
-    first, second, alone = _all_pairs(of_block, offset, _shells(tables, offset), shape)
+    first, second, _, alone = _all_pairs(of_block, offset, _shells(tables, offset), shape)
     exposed = _joined([t.exposed for t in tables])
     same = category[first] // 2 == category[second] // 2
     exposed[alone] = exposed[first[~same]] = exposed[second[~same]] = True
@@ -154,12 +163,10 @@ def merge_parts(
         merged, weights=_joined([t.size for t in tables]), minlength=number + 1
     ).astype(np.int64)
     outside = merged[exposed]
-    pairs = _ordered(
-        np.concatenate([merged[first], outside]),
-        np.concatenate([merged[second], np.full(len(outside), number)]),
-        number + 1,
-    )
-    label = clusterer.pieces(of_merged, size, pairs)[merged]
+    one = np.concatenate([merged[first], outside])
+    other = np.concatenate([merged[second], np.full(len(outside), number)])
+    first, second, _ = summed(one, other, np.ones_like(one), number + 1)
+    label = clusterer.pieces(of_merged, size, (first, second))[merged]
     instance, at = np.unique(label[by_start], return_index=True)
     return [label[a:b] for a, b in pairwise(offset)], start[by_start][at[instance > 0]]
 
@@ -177,19 +184,24 @@ def _all_pairs(
     offset: Integers,
     shells: tuple[Integers, Integers],
     shape: tuple[int, ...],
-) -> tuple[Integers, Integers, Integers]:
-    """Pairs of rows that touch, in a block or across a border; rows that touch what has no row."""
+) -> tuple[Integers, Integers, Integers, Integers]:
+    """Pairs of rows that touch, in a block or across a border, and their contact; rows that touch
+    what has no row.
+    """
     tables = list(of_block.values())
     first = [t.first + o for t, o in zip(tables, offset, strict=False)]
     second = [t.second + o for t, o in zip(tables, offset, strict=False)]
+    contact = [t.contact for t in tables]
     alone = []
     for block, table, begin in zip(of_block, tables, offset, strict=False):
         at, pixel = beyond(table.shell, block, shape)
         here, there = table.shell_row[at] + begin, looked_up(*shells, pixel)
-        first.append(here[there >= 0])
-        second.append(there[there >= 0])
+        once = (there >= 0) & (table.shell[at] < pixel)  # the other block sees these pixels, too
+        first.append(here[once])
+        second.append(there[once])
+        contact.append(np.ones(np.count_nonzero(once), np.int64))
         alone.append(here[there < 0])
-    return _joined(first), _joined(second), _joined(alone)
+    return _joined(first), _joined(second), _joined(contact), _joined(alone)
 
 
 def _followed(end: Integers, shell: Integers, shell_end: Integers) -> Integers:
@@ -212,14 +224,6 @@ def _followed(end: Integers, shell: Integers, shell_end: Integers) -> Integers:
     following[in_cycle] = first[following[in_cycle]]
     reached: Integers = nodes[following[np.searchsorted(nodes, end)]]
     return reached
-
-
-def _ordered(first: Integers, second: Integers, number: int) -> tuple[Integers, Integers]:
-    """Each pair a < b once, in order."""
-    apart = first != second
-    first, second = first[apart], second[apart]
-    key = np.unique(np.minimum(first, second) * number + np.maximum(first, second))
-    return key // number, key % number
 
 
 def _offsets(tables: Sequence[Table]) -> Integers:

@@ -25,6 +25,7 @@ class Table:
     Attributes:
         size: (n,) pixels of each row.
         first, second: (m,) rows that touch in the block.
+        contact: (m,) how many of their pixels are direct neighbours there.
         shell: (s,) the shell's pixels that belong to a row, ascending.
         shell_row: (s,) the row of each.
     """
@@ -32,6 +33,7 @@ class Table:
     size: Integers
     first: Integers
     second: Integers
+    contact: Integers
     shell: Integers
     shell_row: Integers
 
@@ -46,6 +48,7 @@ class Table:
         other = {
             "first": row[self.first[pair]],
             "second": row[self.second[pair]],
+            "contact": self.contact[pair],
             "shell": self.shell[on_shell],
             "shell_row": row[self.shell_row[on_shell]],
         }

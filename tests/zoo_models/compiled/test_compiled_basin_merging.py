@@ -18,7 +18,6 @@ from zoo_models.compiled.regions import regions as compiled_regions
 from zoo_models.postprocessing.basin_merging import (
     BasinMerging,
     components,
-    distances,
     linked,
     regions,
     touching,
@@ -50,6 +49,7 @@ def test_labels_are_the_same_whatever_the_noise(
         **known,
         "join": draw.choice([0.1, 0.8, 3.0]),
         "merge": draw.choice([1.0, 3.2, 8.5]),
+        "tension": draw.choice([0.5, 1.6, 4.0, np.inf]),
         "solid": draw.choice([0, 0.9, 1.2]),
         "min_size": int(draw.integers(1, 20)),
     }
@@ -64,35 +64,42 @@ def test_groups_are_linked_in_the_same_order(seed: int, number: int) -> None:
     means, sizes = draw.normal(0, 1, (number, 2)), draw.integers(1, 50, number).astype(float)
     key = np.unique(draw.integers(0, number**2, 4 * number))
     first, second = key // number, key % number
-    pairs = first[first < second], second[first < second]
-    expected = linked(means, sizes, pairs, 1.0)
-    np.testing.assert_array_equal(compiled_linked(means, sizes, *pairs, 1.0), expected)
-    np.testing.assert_array_equal(joined(number, *pairs), components(number, *pairs))
+    first, second = first[first < second], second[first < second]
+    pairs = first, second, draw.integers(1, 9, len(first))
+    limits, ndim = (1.0, draw.choice([0.5, 5.0])), int(draw.integers(2, 4))
+    expected = linked(means, sizes, pairs, limits, ndim)
+    found = compiled_linked(means, sizes, *pairs, limits, ndim)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(joined(number, first, second), components(number, first, second))
 
 
-def test_linkage_at_its_worst_ends_as_the_definition_says() -> None:
-    """Literally: look at all pairs of touching groups, merge the nearest, begin again."""
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_linkage_at_its_worst_ends_as_the_definition_says(ndim: int) -> None:
+    """Literally: look at all pairs of touching groups, merge the least tense, begin again."""
     draw = np.random.default_rng(3)
     means, sizes = draw.normal(0, 1, (25, 2)), draw.integers(1, 9, 25).astype(float)
-    upper = np.triu(draw.random((25, 25)) < 0.3, 1)
+    upper = np.triu(draw.random((25, 25)) < 0.3, 1) * draw.integers(1, 5, (25, 25))
     first, second = upper.nonzero()
-    found = compiled_linked(means, sizes, first, second, 1.2)
-    touch, group = upper | upper.T, np.arange(25)
+    limits = 1.9, 0.9**ndim
+    found = compiled_linked(means, sizes, first, second, upper[first, second], limits, ndim)
+    touch, group = upper + upper.T, np.arange(25)
     centre, size = means.copy(), sizes.copy()
     while True:
         a, b = np.triu(touch, 1).nonzero()
-        length = distances(centre, a, b)
-        if len(a) == 0 or length.min() >= 1.2:
+        length = np.linalg.norm(centre[a] - centre[b], axis=1)
+        side = np.minimum(size[a], size[b]) ** ((ndim - 1) / ndim)
+        tension = np.where(length < 1.9, length * side / touch[a, b], np.inf)
+        if len(a) == 0 or tension.min() >= 0.9:
             break
-        one, other = a[length.argmin()], b[length.argmin()]
+        one, other = a[tension.argmin()], b[tension.argmin()]
         total = centre[one] * size[one] + centre[other] * size[other]
         size[one] += size[other]
         centre[one] = total / size[one]
         group[group == other] = one
-        touch[one] |= touch[other]
-        touch[:, one] |= touch[:, other]
-        touch[one, one] = False
-        touch[other] = touch[:, other] = False
+        touch[one] += touch[other]
+        touch[:, one] += touch[:, other]
+        touch[one, one] = 0
+        touch[other] = touch[:, other] = 0
     np.testing.assert_array_equal(found, group)
     assert 1 < len(np.unique(group)) < 25
 
@@ -120,8 +127,10 @@ def test_regions_and_what_touches_are_the_same(
 def test_a_label_with_more_than_a_few_neighbours_keeps_them_all() -> None:
     labels = np.ones((1, 21, 21), np.int32)
     labels[0, ::2, ::2] = np.arange(2, 2 + 121).reshape(11, 11)
-    first, second = pairs_touching(labels)
+    first, second, contact = pairs_touching(labels)
     assert second[first == 1].tolist() == list(range(2, 123))
+    assert contact[first == 1].reshape(11, 11)[0].tolist() == [2, *[3] * 9, 2]
+    assert contact[first == 1].reshape(11, 11)[1].tolist() == [3, *[4] * 9, 3]
 
 
 def test_embeddings_that_are_not_finite_are_refused() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from tests.zoo_models.postprocessing.conftest import (
 from zoo_models.checkpoint import ClustererSettings
 from zoo_models.errors import InputError
 from zoo_models.postprocessing import build_clusterer, clusterer_file
-from zoo_models.postprocessing.basin_merging import BasinMerging
+from zoo_models.postprocessing.basin_merging import BasinMerging, touching
 
 
 def exact(**changes: Any) -> BasinMerging:
@@ -76,6 +78,36 @@ def test_boundary_pixels_go_to_the_nearer_of_the_two_instances() -> None:
         embeddings[:, :, column] = blend[:, None]
     labels = BasinMerging(solid=0, background=BACKGROUND)(embeddings)
     assert_same_partition(labels, categories)
+
+
+def test_parts_that_touch_broadly_are_one_object_and_those_that_touch_narrowly_are_two() -> None:
+    """Two squares of 12 x 12, 2.4 apart: 2.4 * 12 / 12 along a side, 2.4 * 12 / 8 at a corner."""
+    broad, narrow = np.zeros((2, 30, 30), np.int32)
+    broad[3:15, 3:15] = narrow[3:15, 3:15] = 1
+    broad[3:15, 15:27], narrow[9:21, 15:27] = 2, 2  # 6 pixels, which the basins meet in two steps
+    places = PLACES[1] + np.array([[0.0], [2.4]]) * [0.0, 1.0, 0.0]
+    for labels, expected in ((broad, [2, 1, 1, 1]), (narrow, [2, 2, 2, 1])):
+        embeddings = embed(labels)
+        embeddings[:, labels == 1], embeddings[:, labels == 2] = places[:, :, None]
+        parts = [exact(tension=t, merge=3.0)(embeddings).max() for t in (2.3, 2.5, 3.5, 3.7)]
+        assert parts == expected
+        assert exact(tension=9.0, merge=2.3)(embeddings).max() == 2
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), ndim=st.sampled_from([2, 3]))
+def test_contact_is_the_number_of_neighbouring_pixels(seed: int, ndim: int) -> None:
+    """Literally: every pixel, every axis."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 4, draw.integers(1, 7, ndim)).astype(np.int32)
+    expected: Counter[tuple[int, int]] = Counter()
+    for place, axis in product(np.ndindex(labels.shape), range(ndim)):
+        beside = tuple(p + (a == axis) for a, p in enumerate(place))
+        if beside[axis] < labels.shape[axis]:
+            a, b = sorted((int(labels[place]), int(labels[beside])))
+            expected[a, b] += 0 < a < b
+    first, second, contact = (column.tolist() for column in touching(labels))
+    assert dict(zip(zip(first, second, strict=True), contact, strict=True)) == dict(+expected)
 
 
 def test_the_blurred_rim_of_an_object_is_background() -> None:

@@ -31,6 +31,7 @@ def tables_of(mask: np.ndarray, blocks: list[Box]) -> dict[Box, Table]:
             size=np.bincount(part.ravel(), minlength=number + 1)[1:],
             first=none,
             second=none,
+            contact=none,
             shell=shell[row > 0],
             shell_row=row[row > 0] - 1,
         )
@@ -119,11 +120,13 @@ def test_only_takes_rows_with_all_that_is_theirs() -> None:
         size=np.array([5, 6, 7]),
         first=np.array([0, 1]),
         second=np.array([1, 2]),
+        contact=np.array([3, 4]),
         shell=np.array([10, 20, 30]),
         shell_row=np.array([2, 0, 1]),
     )
     part = table.only(np.array([False, True, True]))
     assert part.size.tolist() == [6, 7]
+    assert part.contact.tolist() == [4]
     assert (part.first.tolist(), part.second.tolist()) == ([0], [1])
     assert (part.shell.tolist(), part.shell_row.tolist()) == ([10, 30], [1, 0])
 
@@ -138,6 +141,7 @@ def test_memory_does_not_grow_with_the_tables_where_objects_lie_apart() -> None:
                 size=np.full(1000, 3),
                 first=chained,
                 second=chained + 1,
+                contact=np.ones_like(chained),
                 shell=np.array([block.start[1], block.stop[1] - 1]),
                 shell_row=np.array([0, 999]),
             )

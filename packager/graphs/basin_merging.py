@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from packager.graphs.pieces import pieces
 from packager.graphs.regions import (
+    Touching,
     components,
     followed,
     high,
@@ -246,23 +247,15 @@ def _groups(bottoms: Tensor, basins: Tensor, join: float, merge: float, tension:
     weight = torch.bincount(valley, sizes).clamp_min(1)
     sums = [torch.bincount(valley, sizes * bottoms[:, d]) for d in range(bottoms.shape[1])]
     means = torch.stack(sums, 1).div_(weight.view(-1, 1))
-    first, second, contact = summed(valley[first], valley[second], contact, weight.shape[0])
+    pairs = summed(valley[first], valley[second], contact, weight.shape[0])
     limit = 1.0
     for _ in range(basins.dim()):
         limit *= tension
-    groups = _linked(means, weight, first, second, contact, merge, limit, basins.dim())
-    return groups[valley]
+    return _linked(means, weight, pairs, merge, limit, basins.dim())[valley]
 
 
 def _linked(
-    centre: Tensor,
-    size: Tensor,
-    first: Tensor,
-    second: Tensor,
-    contact: Tensor,
-    merge: float,
-    limit: float,
-    ndim: int,
+    centre: Tensor, size: Tensor, pairs: Touching, merge: float, limit: float, ndim: int
 ) -> Tensor:
     """Step 4: centroid linkage of touching groups (n, D), least tension first: the group of each.
 
@@ -272,7 +265,8 @@ def _linked(
     """
     number = centre.shape[0]
     into = torch.arange(number, device=centre.device)
-    tension = _tensions(centre, size, first, second, contact, merge, ndim)
+    first, second, contact = pairs
+    tension = _tensions(centre, size, pairs, merge, ndim)
     while tension.numel() > 0:
         least = tension.min()
         if least.item() >= limit:
@@ -300,20 +294,14 @@ def _linked(
         first[rows] = torch.minimum(others, a)
         second[rows] = torch.maximum(others, a)
         contact[rows] = contacts
-        tension[rows] = _tensions(centre, size, first[rows], second[rows], contacts, merge, ndim)
+        again = (first[rows], second[rows], contacts)
+        tension[rows] = _tensions(centre, size, again, merge, ndim)
     return followed(into)
 
 
-def _tensions(
-    centre: Tensor,
-    size: Tensor,
-    first: Tensor,
-    second: Tensor,
-    contact: Tensor,
-    merge: float,
-    ndim: int,
-) -> Tensor:
+def _tensions(centre: Tensor, size: Tensor, pairs: Touching, merge: float, ndim: int) -> Tensor:
     """Tension of pairs, to the power of `ndim`; infinite of what is `merge` apart or more."""
+    first, second, contact = pairs
     distance = _between(centre, first, second)
     tension = distance / contact
     of_side = tension.clone().mul_(torch.minimum(size[first], size[second]))

@@ -9,6 +9,9 @@ flattened where pixels are looked up::
 import torch
 from torch import Tensor
 
+Touching = tuple[Tensor, Tensor, Tensor]
+"""Columns of pairs: first, second, contact."""
+
 
 def regions(categories: Tensor) -> Tensor:
     """Connected parts of equal category, 0, 1, ... in the order of their first pixels.
@@ -60,7 +63,7 @@ def followed(target: Tensor) -> Tensor:
     return target
 
 
-def touching(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def touching(groups: Tensor) -> Touching:
     """Each pair 0 < a < b of groups that are direct neighbours somewhere, once, and their contact.
 
     The contact is the number of their pixels that are direct neighbours.
@@ -76,9 +79,7 @@ def touching(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return summed(first, second, torch.ones_like(first), int(groups.max().item()) + 1)
 
 
-def summed(
-    first: Tensor, second: Tensor, contact: Tensor, number: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def summed(first: Tensor, second: Tensor, contact: Tensor, number: int) -> Touching:
     """Each pair a < b of 0 ... number - 1 once, in order, with the sum of its contacts."""
     apart = first != second
     first, second = first[apart], second[apart]

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from zoo_models.architectures.unet_valid import LocalNormalisation, SameSizeUNet, UNetValid
+from zoo_models.architectures.unet_valid import (
+    LocalNormalisation,
+    SameSizeUNet,
+    UNetValid,
+    WindowSum,
+)
 
 SMALL: dict[str, Any] = {"embedding_dim": 3, "width": 4, "max_width": 8}
 VARIANTS: list[dict[str, Any]] = [
@@ -110,6 +115,23 @@ def test_local_normalisation_is_what_numpy_computes_window_by_window(
     layer = LocalNormalisation(radius, 0.1, 0.5)
     got = layer(torch.from_numpy(image[None, None]).float())[0, 0].numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [1, 3, 5, 7, 11, 49, 65])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_window_sum_by_doubling_is_the_sum_of_the_window(window: int, axis: int) -> None:
+    image = np.random.default_rng(window).integers(0, 100, (70, 69, 68)).astype(np.float32)
+    expected = np.apply_along_axis(np.convolve, axis, image, np.ones(window), "valid")
+    got = WindowSum(window, axis, 3)(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_window_sum_has_the_same_bits_wherever_the_tile_begins() -> None:
+    image = torch.rand(1, 1, 90, 70)
+    sums = WindowSum(49, 0, 2)
+    whole = sums(image)
+    for begin in range(30):
+        assert torch.equal(sums(image[:, :, begin:]), whole[:, :, begin:])
 
 
 def test_local_normalisation_cancels_a_gain() -> None:

@@ -7,7 +7,7 @@ prints the scores over the split, computed by the code that scores our models.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -45,4 +45,8 @@ def main(folder: Path, split: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="images/, labels/ and splits.json")
+    parser.add_argument("split", choices=("train", "val", "test"))
+    arguments = parser.parse_args()
+    main(arguments.data, arguments.split)

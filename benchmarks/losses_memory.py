@@ -14,9 +14,13 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
+
+# The folder of this file leads the path, and its training.py would hide the package of that name.
+sys.path = [folder for folder in sys.path if Path(folder) != Path(__file__).parent]
 
 from training.losses.combined import EmbeddingLoss
 

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -29,6 +31,9 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
+
+# The folder of this file leads the path, and its training.py would hide the package of that name.
+sys.path = [folder for folder in sys.path if Path(folder) != Path(__file__).parent]
 
 from training.losses.combined import EmbeddingLoss
 from training.losses.instances import Instances

@@ -38,13 +38,18 @@ def sum_over_pixels(
         width: numbers per pixel of the largest matrix that it makes, such as C.
     """
     number = len(pixels[0])
-    length = max(1, CHUNK // max(1, width))
-    parts = [slice(start, start + length) for start in range(0, max(1, number), length)]
+    slices = parts(number, width)
     if number * width <= KEPT:
-        return _sum_of(function(*(p[part] for p in pixels), *shared) for part in parts)
+        return _sum_of(function(*(p[part] for p in pixels), *shared) for part in slices)
     apply: Any = _Recomputed.apply
-    sums: Tensor = apply(function, parts, len(pixels), *pixels, *shared)
+    sums: Tensor = apply(function, slices, len(pixels), *pixels, *shared)
     return sums
+
+
+def parts(number: int, width: int) -> list[slice]:
+    """The chunks of `number` pixels, one at least, for `width` numbers per pixel."""
+    length = max(1, CHUNK // max(1, width))
+    return [slice(start, start + length) for start in range(0, max(1, number), length)]
 
 
 class _Recomputed(torch.autograd.Function):

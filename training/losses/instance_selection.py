@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from training.losses.chunks import sum_over_pixels
 from training.losses.instances import Instances, mean_or_zero
+from training.losses.mask_sums import mask_sums, powers
 
 
 def soft_masks(embeddings: Tensor, anchors: Tensor, *, delta_v: float, t: float) -> Tensor:
     """(N, D) embeddings and (C, D) anchors -> (C, N) values in 0..1."""
-    return torch.exp2(_powers(embeddings, anchors, delta_v=delta_v, t=t))
+    return torch.exp2(_powers(embeddings, anchors, _factor(delta_v, t)))
 
 
 def object_dice(
@@ -39,16 +41,15 @@ def object_dice(
         anchor: "random", a random pixel of the instance (the paper), or "mean", its mean
             embedding (the authors' code).
     """
-
-    def compare(powers: Tensor, index: Tensor | None, near: Tensor | None) -> Tensor:
-        masks = torch.exp2(powers)
-        overlap, squares = masks.new_zeros(len(masks)), _sum(masks**2, near)
-        if index is not None:
-            of_own = masks.gather(0, index[None])[0]  # S_k(i) of the pixel's own instance
-            overlap = overlap.index_add(0, index, of_own)
-        return torch.stack([overlap, squares])
-
-    overlap, squares = _over_all_pixels(instances, compare, anchor=anchor, delta_v=delta_v, t=t)
+    anchors, factor = instance_anchors(instances, anchor), _factor(delta_v, t)
+    near, near_unlabeled = _near(instances, anchors.dtype)
+    index, places = instances.index, instances.unlabeled_places
+    sums = mask_sums(instances.embeddings, anchors, index, _of_part(near, index), factor)
+    if instances.unlabeled is not None:
+        assert places is not None
+        counted = _of_part(near_unlabeled, places)
+        sums = sums + mask_sums(instances.unlabeled, anchors, None, counted, factor)
+    overlap, squares = sums
     dice = 2 * overlap / (squares + instances.counts).clamp(min=eps)
     return mean_or_zero(1 - dice)
 
@@ -61,15 +62,28 @@ def object_bce(
     Pixels that are not near to k do not count, also not in N. With x the exponent, ln S = -x needs
     no care and ln(1 - S) = ln(1 - e^-x) is kept finite by x >= eps. `anchor` as in `object_dice`.
     """
+    anchors, factor = instance_anchors(instances, anchor), _factor(delta_v, t)
+    near, near_unlabeled = _near(instances, anchors.dtype)
 
-    def compare(powers: Tensor, index: Tensor | None, near: Tensor | None) -> Tensor:
-        x = -math.log(2) * powers
-        costs = -torch.log(-torch.expm1(-x.clamp(min=eps)))
-        if index is not None:
-            costs = costs.scatter(0, index[None], x.gather(0, index[None]))
-        return torch.stack([_sum(costs, near), _sum(torch.ones_like(costs), near)])
+    def of_others(x: Tensor) -> Tensor:
+        return -torch.log(-torch.expm1(-x.clamp(min=eps)))
 
-    costs, numbers = _over_all_pixels(instances, compare, anchor=anchor, delta_v=delta_v, t=t)
+    def labeled(embeddings: Tensor, index: Tensor, anchors: Tensor) -> Tensor:
+        x = -math.log(2) * _powers(embeddings, anchors, factor)
+        costs = of_others(x).scatter(0, index[None], x.gather(0, index[None]))
+        return _sums(costs, None if near is None else near(index))
+
+    def unlabeled(embeddings: Tensor, places: Tensor, anchors: Tensor) -> Tensor:
+        costs = of_others(-math.log(2) * _powers(embeddings, anchors, factor))
+        return _sums(costs, None if near_unlabeled is None else near_unlabeled(places))
+
+    pixels = instances.embeddings, instances.index
+    sums = sum_over_pixels(labeled, pixels, (anchors,), width=len(anchors))
+    if instances.unlabeled is not None:
+        assert instances.unlabeled_places is not None
+        rest = instances.unlabeled, instances.unlabeled_places
+        sums = sums + sum_over_pixels(unlabeled, rest, (anchors,), width=len(anchors))
+    costs, numbers = sums
     return mean_or_zero(costs / numbers)
 
 
@@ -80,59 +94,40 @@ def instance_anchors(instances: Instances, anchor: str) -> Tensor:
     return instances.means
 
 
-def _over_all_pixels(
-    instances: Instances,
-    compare: Callable[[Tensor, Tensor | None, Tensor | None], Tensor],
-    *,
-    anchor: str,
-    delta_v: float,
-    t: float,
-) -> Tensor:
-    """(2, C): the sums of `compare` over the pixels of instances and over the unlabeled ones.
+Near = Callable[[Tensor], Tensor]
 
-    compare(powers, index, near) -> (2, C) gets for n pixels the powers of their soft masks (C, n);
-    their instances (n,), None where unlabeled; and (C, n), 1 where a pixel counts and 0 elsewhere,
-    None where all do.
-    """
-    anchors = instance_anchors(instances, anchor)
+
+def _near(instances: Instances, dtype: torch.dtype) -> tuple[Near | None, Near | None]:
+    """(C, n), 1 where a pixel counts for an instance and 0 elsewhere: of n labeled pixels, from
+    their instances (n,), and of n unlabeled ones, from their places (n,). None: all count."""
     boxes = instances.neighbourhood
-    pairs = None if boxes is None else boxes.pairs().to(anchors.dtype)
-
-    def labeled(embeddings: Tensor, index: Tensor, anchors: Tensor) -> Tensor:
-        near = None if pairs is None else pairs.index_select(1, index)
-        return compare(_powers(embeddings, anchors, delta_v=delta_v, t=t), index, near)
-
-    def unlabeled(embeddings: Tensor, places: Tensor, anchors: Tensor) -> Tensor:
-        near = None if boxes is None else boxes.pixels(places, anchors.dtype)
-        return compare(_powers(embeddings, anchors, delta_v=delta_v, t=t), None, near)
-
-    width = len(anchors)
-    pixels = instances.embeddings, instances.index
-    sums = sum_over_pixels(labeled, pixels, (anchors,), width=width)
-    if instances.unlabeled is not None:
-        assert instances.unlabeled_places is not None
-        rest = instances.unlabeled, instances.unlabeled_places
-        sums = sums + sum_over_pixels(unlabeled, rest, (anchors,), width=width)
-    return sums
+    if boxes is None:
+        return None, None
+    return partial(boxes.pairs().to(dtype).index_select, 1), partial(boxes.pixels, dtype=dtype)
 
 
-def _sum(values: Tensor, near: Tensor | None) -> Tensor:
-    """(C, n) -> (C,), of the pixels that count."""
-    return (values if near is None else values * near).sum(1)
+def _of_part(near: Near | None, pixels: Tensor) -> Callable[[slice], Tensor] | None:
+    return None if near is None else lambda part: near(pixels[part])
 
 
-def _powers(embeddings: Tensor, anchors: Tensor, *, delta_v: float, t: float) -> Tensor:
-    """log2 S_k(i) = -||e_i - a_k||^2 / (2 sigma^2 ln 2), (C, N).
+def _sums(costs: Tensor, near: Tensor | None) -> Tensor:
+    """(2, C): the sums of (C, n) costs over the pixels that count, and how many these are."""
+    counted = torch.ones_like(costs) if near is None else near
+    return torch.stack([(costs * counted).sum(1), counted.sum(1)])
 
-    One product holds |a|^2 + |e|^2 - 2 a e. Powers of 2, since exp takes ten to thirty times as
-    long on a CPU where its result is 0 or nearly so, as it is for most pixels; exp2 does not.
+
+def _factor(delta_v: float, t: float) -> float:
+    """-1 / (2 sigma^2 ln 2): log2 S = factor |e - a|^2."""
+    return math.log2(t) / delta_v**2
+
+
+def _powers(embeddings: Tensor, anchors: Tensor, factor: float) -> Tensor:
+    """log2 S_k(i), (C, N), at most 0.
+
+    Powers of 2, since exp takes ten to thirty times as long on a CPU where its result is 0 or
+    nearly so, as it is for most pixels; exp2 does not.
     """
-    factor = math.log2(t) / delta_v**2
-    a_squared = (anchors**2).sum(1, keepdim=True)
-    e_squared = torch.linalg.vecdot(embeddings, embeddings)[:, None]
-    left = torch.cat([-2 * anchors, a_squared, torch.ones_like(a_squared)], dim=1) * factor
-    right = torch.cat([embeddings, torch.ones_like(e_squared), e_squared], dim=1)
-    powers = left @ right.T
+    result = powers(embeddings, anchors, factor)
     with torch.no_grad():
-        powers.clamp_(max=0)  # positive by rounding only: nothing for the gradient, which is slow
-    return powers
+        result.clamp_(max=0)  # positive by rounding only: nothing for the gradient, which is slow
+    return result

@@ -13,7 +13,7 @@ from training.experiments.suite import Run, Suite
 FULL: dict[str, Any] = {
     "supervision": None,
     "teacher": None,
-    "clusterer.tried.merge": [2.6, 3.0, 3.4, 4.0],
+    "clusterer.tried.merge": [2.6, 3.0, 3.4],
     "clusterer.tried.radius": [1.9, 2.8, 3.4, 3.8],
 }
 """Every instance is labeled, and the background. Unlabeled pixels are pushed delta_d from an

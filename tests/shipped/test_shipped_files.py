@@ -24,7 +24,7 @@ NEVER = {
 NEVER_CALLED = {"__import__", "breakpoint", "compile", "eval", "exec", "input", "open", "print"}
 MAX_LINES = 300
 LONGER = {"basin_merging.py": 550, "unet_valid.py": 325}
-"""See docs/decisions/0010-labels-across-blocks.md."""
+"""The clusterer: docs/decisions/0010-labels-across-blocks.md; the network: its window sums."""
 
 # Runs in a fresh process, where importing anything of ours is an error: loads the file as the
 # zoo's runtimes do, under another module name.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from training.losses.chunks import sum_over_pixels
 from training.losses.instances import Instances, mean_or_zero
-from training.losses.mask_sums import mask_sums, powers
+from training.losses.mask_sums import Near, mask_sums, powers
 
 
 def soft_masks(embeddings: Tensor, anchors: Tensor, *, delta_v: float, t: float) -> Tensor:
@@ -94,10 +94,10 @@ def instance_anchors(instances: Instances, anchor: str) -> Tensor:
     return instances.means
 
 
-Near = Callable[[Tensor], Tensor]
+NearPixels = Callable[[Tensor], Tensor]
 
 
-def _near(instances: Instances, dtype: torch.dtype) -> tuple[Near | None, Near | None]:
+def _near(instances: Instances, dtype: torch.dtype) -> tuple[NearPixels | None, NearPixels | None]:
     """(C, n), 1 where a pixel counts for an instance and 0 elsewhere: of n labeled pixels, from
     their instances (n,), and of n unlabeled ones, from their places (n,). None: all count."""
     boxes = instances.neighbourhood
@@ -106,7 +106,7 @@ def _near(instances: Instances, dtype: torch.dtype) -> tuple[Near | None, Near |
     return partial(boxes.pairs().to(dtype).index_select, 1), partial(boxes.pixels, dtype=dtype)
 
 
-def _of_part(near: Near | None, pixels: Tensor) -> Callable[[slice], Tensor] | None:
+def _of_part(near: NearPixels | None, pixels: Tensor) -> Near | None:
     return None if near is None else lambda part: near(pixels[part])
 
 

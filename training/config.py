@@ -95,6 +95,13 @@ class TrainingConfig(Section):
         return self.supervision is not None and not self.supervision.dense
 
     @property
+    def measures_spread(self) -> bool:
+        """Whether tuning measures the spread of the background, and not its place alone."""
+        if self.clusterer.spread is None:
+            return self.sparse and self.clusterer.name == "basin_merging"  # the one that has it
+        return self.clusterer.spread
+
+    @property
     def embedding_loss(self) -> EmbeddingLoss:
         """What is trained; under sparse supervision label 0 is unlabeled."""
         loss = self.loss

@@ -276,14 +276,14 @@ class ClustererSection(Section):
     """Method in zoo_models/postprocessing and its settings, for validation and for the package.
 
     `tried`: setting -> values among which `spoco-zoo tune` chooses, on the val split.
-    `spread`: it measures the background's spread too, for sparse supervision: the background is
-        not pulled to one place there. A `radius` tried is then in standard deviations.
+    `spread`: it measures the background's spread, too, and a `radius` tried is in standard
+        deviations. Left out: where the background is unlabeled, so not pulled to one place.
     """
 
     name: str = "basin_merging"
     settings: dict[str, float | int | bool | list[float]] = {}
     tried: dict[str, list[int | float]] = {}
-    spread: bool = False
+    spread: bool | None = None
 
     @model_validator(mode="after")
     def _takes_one_networks_embeddings(self) -> ClustererSection:

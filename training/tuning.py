@@ -46,8 +46,7 @@ def tune(run_dir: Path, config: TrainingConfig) -> Checkpoint:
     samples = read(config, "val")
     samples = samples[:: -(-len(samples) // IMAGES)]
     images = embedded(checkpoint, samples)
-    section = config.clusterer
-    return tuned(checkpoint, images, section.tried, with_spread=section.spread)
+    return tuned(checkpoint, images, config.clusterer.tried, with_spread=config.measures_spread)
 
 
 def with_last_weights(run_dir: Path, *, keep_teacher: bool = False) -> Checkpoint:

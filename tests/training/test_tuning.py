@@ -134,6 +134,24 @@ def test_a_tuned_checkpoint_has_the_weights_of_the_last_step(run_dir: Path) -> N
         assert torch.equal(weight, best.weights[name] + 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "measured"),
+    [
+        ("", False),
+        ("[supervision]\nfraction = 0.1", True),
+        ("[supervision]\ninstances = 9\ndense = true", False),
+        ("[supervision]\nfraction = 0.1\n[clusterer]\nspread = false", False),
+        ("[clusterer]\nspread = true", True),
+        ('[supervision]\nfraction = 0.1\n[clusterer]\nname = "mean_shift"', False),
+    ],
+)
+def test_the_spread_is_measured_where_the_background_is_unlabeled_or_on_request(
+    text: str, measured: bool, config_file: Path
+) -> None:
+    config_file.write_text(f"{config_file.read_text()}\n{text}\n")
+    assert load_config(config_file).measures_spread is measured
+
+
 def test_a_run_is_tuned_on_its_own_val_split(run_dir: Path, config_file: Path) -> None:
     config_file.write_text(config_file.read_text() + "\n[clusterer.tried]\nmin_size = [5, 20]\n")
     assert "spread" not in tune(run_dir, load_config(config_file)).clusterer.settings

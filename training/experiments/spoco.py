@@ -13,11 +13,11 @@ from training.experiments.suite import Run, Suite
 FULL: dict[str, Any] = {
     "supervision": None,
     "teacher": None,
-    "clusterer.tried.merge": [2.6, 3.0, 3.4],
+    "clusterer.tried.merge": [2.6, 3.0, 3.4, 4.0],
     "clusterer.tried.radius": [1.9, 2.8, 3.4, 3.8],
 }
-"""Every instance is labeled, and the background. Unlabeled pixels are pushed delta_d from an
-instance, a labeled background 2 delta_d (Eqs. 6 and 2), so the border is looked for further out."""
+"""Every instance is labeled, and the background, which is pulled to one place: a radius is a
+distance, where that of a run with unlabeled background is in standard deviations of the latter."""
 
 NOT_TRAINED: dict[str, Any] = {
     "run.max_steps": 1,
@@ -89,7 +89,7 @@ BBBC039 = Suite(
         Run(
             "source",
             "the source as it is",
-            {**NOT_TRAINED, "supervision": None, "teacher": None},
+            {**FULL, **NOT_TRAINED},
             source="dsb2018_fluo/full",
         ),
         *(

@@ -176,7 +176,8 @@ class LossSection(Section):
 
 class SupervisionSection(Section):
     """Sparse supervision: some of the instances, drawn over the whole training split; the rest and
-    the background are unlabeled. `fraction` of them or a number, `instances`.
+    the background are unlabeled. `fraction` of them or a number, `instances`; a fraction of 1 is
+    for label images that hold only some of the objects to begin with.
 
     `dense` spends the same budget the usual way: whole images, drawn until the instances are used
     up, with their background; no other image is trained on.

@@ -95,11 +95,12 @@ class TrainingConfig(Section):
         return self.supervision is not None and not self.supervision.dense
 
     @property
-    def measures_spread(self) -> bool:
-        """Whether tuning measures the spread of the background, and not its place alone."""
-        if self.clusterer.spread is None:
-            return self.sparse and self.clusterer.name == "basin_merging"  # the one that has it
-        return self.clusterer.spread
+    def spreads_tried(self) -> tuple[bool, ...]:
+        """Whether tuning measures the spread of the background, too, and not its place alone."""
+        if self.clusterer.spread is not None:
+            return (self.clusterer.spread,)
+        has_spread = self.clusterer.name == "basin_merging"
+        return (False, True) if self.sparse and has_spread else (False,)
 
     @property
     def embedding_loss(self) -> EmbeddingLoss:

@@ -277,8 +277,8 @@ class ClustererSection(Section):
     """Method in zoo_models/postprocessing and its settings, for validation and for the package.
 
     `tried`: setting -> values among which `spoco-zoo tune` chooses, on the val split.
-    `spread`: it measures the background's spread, too, and a `radius` tried is in standard
-        deviations. Left out: where the background is unlabeled, so not pulled to one place.
+    `spread`: it measures the background's spread, too, and a `radius` is in standard deviations.
+        Left out: both are tried where the background is unlabeled, so not pulled to one place.
     """
 
     name: str = "basin_merging"

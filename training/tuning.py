@@ -36,7 +36,8 @@ ROUNDS = 2
 def tune(run_dir: Path, config: TrainingConfig) -> Checkpoint:
     """The last weights of a finished or cut run, with the settings of `clusterer.tried` chosen.
 
-    The images are those of the configuration's val split, at most IMAGES spread over it.
+    The images are those of the configuration's val split, at most IMAGES spread over it. With and
+    without the background's spread where the configuration leaves that open.
 
     Raises:
         CheckpointError: the folder holds no run.
@@ -46,7 +47,9 @@ def tune(run_dir: Path, config: TrainingConfig) -> Checkpoint:
     samples = read(config, "val")
     samples = samples[:: -(-len(samples) // IMAGES)]
     images = embedded(checkpoint, samples)
-    return tuned(checkpoint, images, config.clusterer.tried, with_spread=config.measures_spread)
+    tried = config.clusterer.tried
+    found = [tuned(checkpoint, images, tried, with_spread=s) for s in config.spreads_tried]
+    return max(found, key=lambda c: c.provenance["validation"]["ap50"])
 
 
 def with_last_weights(run_dir: Path, *, keep_teacher: bool = False) -> Checkpoint:

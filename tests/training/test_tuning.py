@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from tests.training.conftest import discs
+from training import tuning
 from training.config import load_config
 from training.fit import LAST, fit
 from training.tuning import (
@@ -135,21 +137,36 @@ def test_a_tuned_checkpoint_has_the_weights_of_the_last_step(run_dir: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "measured"),
+    ("text", "tried"),
     [
-        ("", False),
-        ("[supervision]\nfraction = 0.1", True),
-        ("[supervision]\ninstances = 9\ndense = true", False),
-        ("[supervision]\nfraction = 0.1\n[clusterer]\nspread = false", False),
-        ("[clusterer]\nspread = true", True),
-        ('[supervision]\nfraction = 0.1\n[clusterer]\nname = "mean_shift"', False),
+        ("", [False]),
+        ("[supervision]\nfraction = 0.1", [False, True]),
+        ("[supervision]\ninstances = 9\ndense = true", [False]),
+        ("[supervision]\nfraction = 0.1\n[clusterer]\nspread = false", [False]),
+        ("[clusterer]\nspread = true", [True]),
+        ('[supervision]\nfraction = 0.1\n[clusterer]\nname = "mean_shift"', [False]),
     ],
 )
-def test_the_spread_is_measured_where_the_background_is_unlabeled_or_on_request(
-    text: str, measured: bool, config_file: Path
+def test_the_spread_is_tried_where_the_background_is_unlabeled_or_on_request(
+    text: str, tried: list[bool], config_file: Path
 ) -> None:
     config_file.write_text(f"{config_file.read_text()}\n{text}\n")
-    assert load_config(config_file).measures_spread is measured
+    assert list(load_config(config_file).spreads_tried) == tried
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_with_or_without_the_spread_the_better_one_on_val_is_kept(
+    better: bool, run_dir: Path, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(checkpoint: Checkpoint, *_: Any, with_spread: bool, **__: Any) -> Checkpoint:
+        provenance = {"validation": {"ap50": 0.7 if with_spread is better else 0.6}}
+        clusterer = ClustererSettings("basin_merging", {"with_spread": with_spread})
+        return replace(checkpoint, clusterer=clusterer, provenance=provenance)
+
+    monkeypatch.setattr(tuning, "tuned", scored)
+    config_file.write_text(config_file.read_text() + "\n[supervision]\nfraction = 0.5\n")
+    chosen = tune(run_dir, load_config(config_file))
+    assert chosen.clusterer.settings["with_spread"] is better
 
 
 def test_a_run_is_tuned_on_its_own_val_split(run_dir: Path, config_file: Path) -> None:

@@ -16,8 +16,8 @@ FULL: dict[str, Any] = {
     "clusterer.tried.merge": [2.6, 3.0, 3.4, 4.0],
     "clusterer.tried.radius": [1.9, 2.8, 3.4, 3.8],
 }
-"""Every instance is labeled, and the background, which is pulled to one place: a radius is a
-distance, where that of a run with unlabeled background is in standard deviations of the latter."""
+"""Every instance is labeled, and the background, which is pulled to one place: its spread is not
+tried, and a radius is a distance."""
 
 NOT_TRAINED: dict[str, Any] = {
     "run.max_steps": 1,

@@ -31,5 +31,7 @@ def tune(
     checkpoint.save(out, overwrite=overwrite)
     for name in settings.clusterer.tried:
         typer.echo(f"{name} = {checkpoint.clusterer.settings[name]}")
+    if checkpoint.clusterer.settings.get("spread"):
+        typer.echo("with the background's spread: radius is in its standard deviations")
     found = checkpoint.provenance["validation"]
     typer.echo(f"AP@0.5 {found['ap50']:.3f} on {found['images']} validation images\n{out}")

@@ -28,7 +28,10 @@ def test_settings_are_chosen_after_training_and_the_checkpoint_can_be_exported(
     assert "on 1 validation images" in outcome.out
     assert Checkpoint.load(Path("tuned.safetensors")).clusterer.settings["min_size"] in (5, 20)
     assert "tuned.safetensors" in run(*command, "--data", chain.data).error  # not overwritten
-    assert run(*command, "--data", chain.data, "--overwrite").code == 0
+    assert "spread" not in outcome.out
+    config.write_text(config.read_text() + "\n[clusterer]\nspread = true\n")
+    again = run(*command, "--data", chain.data, "--overwrite")
+    assert "with the background's spread: radius is in its standard deviations" in again.out
 
 
 def test_a_folder_without_a_run_cannot_be_tuned(chain: Chain) -> None:

@@ -26,6 +26,7 @@ from training.sections import (
     TeacherSection,
     TransferSection,
 )
+from zoo_models.catalog import list_models
 from zoo_models.checkpoint import ClustererSettings, Normalisation, network_axes
 from zoo_models.errors import ConfigError, GeometryError
 from zoo_models.geometry import NetworkAxis
@@ -231,7 +232,8 @@ def load_config(
 ) -> TrainingConfig:
     """Read and check a configuration; `data` replaces its data.folder, `init` its transfer.init.
 
-    Relative paths in the file are looked up beside it. `init` for a file without [transfer] keeps
+    Relative paths in the file are looked up beside it; a transfer.init that is not there may be
+    the name of a catalog model. `init` for a file without [transfer] keeps
     the file's learning rate: it was chosen for this run.
 
     Raises:
@@ -243,6 +245,7 @@ def load_config(
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         if init is not None:
             values.setdefault("transfer", {"lr_factor": 1.0})
+        init = init or _ready_model(values.get("transfer"), beside=path.parent)
         for section, key, given in (("data", "folder", data), ("transfer", "init", init)):
             _set_path(values.get(section), key, given, beside=path.parent)
         return TrainingConfig.model_validate(values)
@@ -250,6 +253,14 @@ def load_config(
         raise ConfigError(f"{path}: not a TOML file ({error}).") from error
     except (ValidationError, GeometryError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
+
+
+def _ready_model(transfer: Any, *, beside: Path) -> Path | None:
+    """The checkpoint of the catalog model that transfer.init names, where no file has that name."""
+    name = transfer.get("init") if isinstance(transfer, dict) else None
+    if not isinstance(name, str) or (beside / name).exists():
+        return None
+    return next((model.checkpoint for model in list_models() if model.name == name), None)
 
 
 def _set_path(section: Any, key: str, given: Path | None, *, beside: Path) -> None:

@@ -197,8 +197,8 @@ class SupervisionSection(Section):
 
 
 class TransferSection(Section):
-    """Start from the weights of `init`, a checkpoint (a relative path is looked up beside the
-    configuration), with the learning rate optimiser.lr * lr_factor: a tenth in Wolny et al."""
+    """Start from the weights of `init` with the learning rate optimiser.lr * lr_factor: a tenth in
+    Wolny et al. `init` is a checkpoint, looked up beside the configuration, or a catalog model."""
 
     init: str
     lr_factor: float = Field(0.1, gt=0)

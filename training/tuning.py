@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import TrainingConfig
-from training.datasets import Sample
-from training.fit import CHECKPOINT, LAST, read
+from training.datasets import Sample, read_data
+from training.fit import CHECKPOINT, LAST
 from training.module import background_place
 from training.teacher import named_as_in
 from zoo_models.checkpoint import Checkpoint, ClustererSettings
-from zoo_models.errors import CheckpointError
+from zoo_models.errors import CheckpointError, ConfigError
 from zoo_models.metrics import DatasetScores, aggregate, score
 from zoo_models.postprocessing import build_clusterer
 from zoo_models.prediction.blocks import BlockGrid
@@ -36,19 +36,59 @@ ROUNDS = 2
 def tune(run_dir: Path, config: TrainingConfig) -> Checkpoint:
     """The last weights of a finished or cut run, with the settings of `clusterer.tried` chosen.
 
-    The images are those of the configuration's val split, at most IMAGES spread over it. With and
-    without the background's spread where the configuration leaves that open.
+    With and without the background's spread where the configuration leaves that open.
 
     Raises:
         CheckpointError: the folder holds no run.
         ImageError: the data cannot be read.
     """
     checkpoint = with_last_weights(run_dir, keep_teacher=config.keeps_teacher)
-    samples = read(config, "val")
+    return _chosen(checkpoint, config, config.spreads_tried)
+
+
+def tune_checkpoint(checkpoint: Checkpoint, config: TrainingConfig) -> Checkpoint:
+    """A checkpoint whose settings are chosen on other images than its own; its weights stay.
+
+    Of the configuration `data` and `clusterer` count. Gain, offset, voxel size and settings that
+    it names replace the checkpoint's. A background that has a spread gets it measured anew.
+
+    Raises:
+        ConfigError: the images have other axes than the network.
+        ImageError: the data cannot be read.
+    """
+    if config.data.axes != checkpoint.axes:
+        raise ConfigError(
+            f"data.axes is {config.data.axes!r}, but the checkpoint is for images with the axes "
+            f"{checkpoint.axes!r}: choose another one, or data that fit."
+        )
+    named = config.data.model_dump(include={"gain", "offset"}, exclude_unset=True)
+    known, asked = checkpoint.clusterer, config.clusterer
+    settings = dict(known.settings) if known.name == asked.name else _margins(checkpoint)
+    with_spread = asked.spread
+    if with_spread is None:
+        with_spread = bool(settings.get("spread"))
+    settings.pop("spread", None)
+    start = replace(
+        checkpoint,
+        normalisation=replace(checkpoint.normalisation, **named),
+        voxel_size_um=config.data.voxel_size_um or checkpoint.voxel_size_um,
+        clusterer=ClustererSettings(asked.name, {**settings, **asked.settings}),
+        provenance={**checkpoint.provenance, "tuned_on": Path(config.data.folder).name},
+    )
+    return _chosen(start, config, (with_spread,))
+
+
+def _margins(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"delta_v": checkpoint.delta_v, "delta_d": checkpoint.delta_d}
+
+
+def _chosen(checkpoint: Checkpoint, config: TrainingConfig, spreads: Sequence[bool]) -> Checkpoint:
+    """The best of `tuned` with each of `spreads`, on the val split, at most IMAGES of it."""
+    samples = read_data(config.data, "val", channels=checkpoint.in_channels)
     samples = samples[:: -(-len(samples) // IMAGES)]
     images = embedded(checkpoint, samples)
     tried = config.clusterer.tried
-    found = [tuned(checkpoint, images, tried, with_spread=s) for s in config.spreads_tried]
+    found = [tuned(checkpoint, images, tried, with_spread=s) for s in spreads]
     return max(found, key=lambda c: c.provenance["validation"]["ap50"])
 
 
@@ -110,8 +150,9 @@ def tuned(
     """The checkpoint with the background's place and the settings that suit `images` best.
 
     `with_spread` measures the background's spread, too; a `radius` tried is then in its units.
-    Coordinate search, twice through `tried` (setting -> values): the best value of each setting
-    given the others, not the best of all combinations. Its scores go into the provenance.
+    Coordinate search from the checkpoint's settings, twice through `tried` (setting -> values): the
+    best value of each setting given the others, not the best of all combinations, but never worse
+    than the first. Its scores go into the provenance.
     """
     best = {**checkpoint.clusterer.settings, "background": background(images)}
     if with_spread:
@@ -126,7 +167,8 @@ def tuned(
 
     for _ in range(ROUNDS):
         for name, values in tried.items():
-            best = max(({**best, name: v} for v in values), key=lambda s: scored(s).ap50)
+            others = [{**best, name: v} for v in values]
+            best = max(*others, best, key=lambda s: scored(s).ap50)
     validation = {"images": len(images), **scored(best).as_dict()}
     return replace(
         _with(checkpoint, best), provenance={**checkpoint.provenance, "validation": validation}

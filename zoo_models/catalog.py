@@ -43,6 +43,16 @@ def list_models() -> tuple[CatalogModel, ...]:
     return tuple(CatalogModel(folder.name, folder) for folder in folders)
 
 
+def find_checkpoint(source: str) -> Path:
+    """The checkpoint file that `source` names: a path, or a model of the catalog.
+
+    Raises:
+        InputError: it exists nowhere, has no suffix, and is no model's name.
+    """
+    path = Path(source)
+    return path if path.suffix or path.exists() else find_model(source).checkpoint
+
+
 def find_model(name: str) -> CatalogModel:
     """One model by name.
 

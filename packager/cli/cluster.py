@@ -93,7 +93,7 @@ def _space(
     package: str | None, delta_v: float | None, delta_d: float | None, options: ClustererOptions
 ) -> EmbeddingSpace:
     """What is known of the embeddings, from the model or from the command line, and the method."""
-    from zoo_models.catalog import find_model
+    from zoo_models.catalog import find_checkpoint
     from zoo_models.checkpoint import Checkpoint
     from zoo_models.errors import InputError
     from zoo_models.package import read_space
@@ -112,8 +112,8 @@ def _space(
     path = Path(package)
     if path.suffix != ".safetensors" and (path.suffix or path.exists()):
         return read_space(path, options)
-    checkpoint = path if path.suffix else find_model(package).checkpoint
-    return options.applied(EmbeddingSpace.of_checkpoint(Checkpoint.load(checkpoint)))
+    checkpoint = Checkpoint.load(find_checkpoint(package))
+    return options.applied(EmbeddingSpace.of_checkpoint(checkpoint))
 
 
 def _expect_new(out: Path, *, overwrite: bool) -> None:

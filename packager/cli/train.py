@@ -20,11 +20,11 @@ def train(
         typer.Option(help="Data folder, laid out as data.layout says, instead of data.folder."),
     ] = None,
     init: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Checkpoint whose weights the run starts from: sets transfer.init. The learning "
-            "rate stays the configuration's, times lr_factor if it has a [transfer] section. "
-            "Not read again with --resume."
+            help="Checkpoint, or name of a catalog model, whose weights the run starts from: sets "
+            "transfer.init. The learning rate stays the configuration's, times lr_factor if it has "
+            "a [transfer] section. Not read again with --resume."
         ),
     ] = None,
     resume: Annotated[
@@ -43,10 +43,12 @@ def train(
     from packager.cli.outputs import expect_writable
     from training.config import load_config
     from training.fit import fit
+    from zoo_models.catalog import find_checkpoint
 
     if threads:
         torch.set_num_threads(threads)
-    settings = load_config(config, data=data, init=init)
+    start = None if init is None else find_checkpoint(init)
+    settings = load_config(config, data=data, init=start)
     run_dir = out or Path("runs") / settings.name
     expect_writable(run_dir)
     quieten_lightning()

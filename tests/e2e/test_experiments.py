@@ -39,6 +39,28 @@ def test_a_folder_without_a_run_cannot_be_tuned(chain: Chain) -> None:
     assert "expected the folder of a training run" in outcome.error
 
 
+def test_a_ready_checkpoint_is_suited_to_other_images(chain: Chain, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(chain.config.read_text() + TRIED)
+    outcome = run("tune", chain.checkpoint, config, "-o", "mine.safetensors", "--data", chain.data)
+    assert outcome.code == 0, outcome.err
+    assert "on 1 validation images" in outcome.out
+    assert Checkpoint.load(Path("mine.safetensors")).provenance["tuned_on"] == chain.data.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("nuclei-fluo2d",), "did you mean 'nuclei-fluo-2d'"),
+        (("nuclei-fluo-2d",), "nuclei-fluo-2d without CONFIG: expected --data FOLDER"),
+        (("nuclei-fluo-2d", "--data", "nowhere"), "splits.json"),
+        (("mine.safetensors",), "only a catalog model brings a configuration of its own"),
+    ],
+)
+def test_what_is_missing_for_tuning_is_said(arguments: tuple[str, ...], complaint: str) -> None:
+    assert complaint in run("tune", *arguments, "-o", "tuned.safetensors").error
+
+
 def test_the_suites_and_their_runs_are_listed() -> None:
     outcome = run("experiments", "list")
     assert outcome.code == 0

@@ -12,6 +12,7 @@ import torch
 from training.config import TrainingConfig, load_config
 from training.fit import fit
 from training.module import EmbeddingModule
+from zoo_models.catalog import find_model
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.errors import CheckpointError, ConfigError
 
@@ -95,6 +96,21 @@ def test_from_outside_the_rate_is_the_configurations_unless_it_has_a_transfer_se
     assert declared.transfer is not None
     assert declared.transfer.init == str(other)
     assert declared.learning_rate == pytest.approx(declared.optimiser.lr / 10)
+
+
+def test_a_catalog_model_is_named_without_a_path_unless_a_file_has_its_name(
+    target_file: Path,
+) -> None:
+    name = "nuclei-fluo-2d"
+    target_file.write_text(target_file.read_text().replace("source.safetensors", name))
+    found = load_config(target_file).transfer
+    assert found is not None
+    assert Path(found.init) == find_model(name).checkpoint
+    own = target_file.with_name(name)
+    own.write_bytes(b"")
+    found = load_config(target_file).transfer
+    assert found is not None
+    assert Path(found.init) == own
 
 
 def with_steps(config: TrainingConfig, steps: int) -> TrainingConfig:

@@ -21,11 +21,12 @@ from training.tuning import (
     scores_of,
     spread,
     tune,
+    tune_checkpoint,
     tuned,
     with_last_weights,
 )
-from zoo_models.checkpoint import Checkpoint, ClustererSettings
-from zoo_models.errors import CheckpointError
+from zoo_models.checkpoint import Checkpoint, ClustererSettings, Normalisation
+from zoo_models.errors import CheckpointError, ConfigError
 from zoo_models.metrics import aggregate, score
 from zoo_models.postprocessing import build_clusterer
 
@@ -60,6 +61,13 @@ def test_the_chosen_settings_are_the_best_of_all_that_were_tried(run_dir: Path) 
     assert len(set(every)) > 2
     assert best.provenance["validation"]["ap50"] == max(every)
     assert scores_of(best, images).ap50 == max(every)
+
+
+def test_settings_are_never_worse_than_those_they_started_from(run_dir: Path) -> None:
+    images = [embeddings_of_discs(1)]
+    start = tuned(Checkpoint.load(run_dir / "checkpoint.safetensors"), images, TRIED)
+    again = tuned(start, images, {"radius": [0.5, 9.0], "min_size": [1, 400]})
+    assert again.clusterer.settings == start.clusterer.settings
 
 
 def on_a_long_cloud(seed: int) -> Embedded:
@@ -186,3 +194,68 @@ def test_a_run_is_tuned_on_its_own_val_split(run_dir: Path, config_file: Path) -
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected the folder of a training run"):
         with_last_weights(tmp_path)
+
+
+@pytest.fixture
+def ready(run_dir: Path) -> Checkpoint:
+    """A checkpoint of another data set, with a setting that no configuration here names."""
+    checkpoint = Checkpoint.load(run_dir / "checkpoint.safetensors")
+    settings = {**checkpoint.clusterer.settings, "solid": 0.7, "min_size": 1}
+    return replace(checkpoint, clusterer=ClustererSettings("basin_merging", settings))
+
+
+def test_a_ready_checkpoint_is_suited_to_other_images_and_keeps_its_weights(
+    ready: Checkpoint, config_file: Path
+) -> None:
+    text = config_file.read_text().replace('"data"', '"other"').replace("width = 4", "width = 8")
+    config_file.write_text(text + "\n[clusterer.tried]\nmin_size = [20, 30]\n")
+    (config_file.parent / "data").rename(config_file.parent / "other")
+    suited = tune_checkpoint(ready, load_config(config_file))
+    assert suited.weights is ready.weights
+    assert suited.kwargs == ready.kwargs  # and not the width that the configuration names
+    assert suited.clusterer.settings["solid"] == 0.7
+    assert suited.provenance["tuned_on"] == "other"
+    assert suited.provenance["validation"]["images"] == 1
+    assert suited.provenance["config"] == ready.provenance["config"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("", 0.01), ("gain = 0.5", 0.5)],
+    ids=["unnamed", "named"],
+)
+def test_a_gain_that_the_configuration_names_replaces_the_checkpoints(
+    line: str, expected: float, ready: Checkpoint, config_file: Path
+) -> None:
+    config_file.write_text(config_file.read_text().replace("gain = 0.01", line))
+    suited = tune_checkpoint(ready, load_config(config_file))
+    assert suited.normalisation == Normalisation(expected, 0.0)
+
+
+def test_a_spread_is_measured_anew_on_the_other_images_or_dropped_on_request(
+    ready: Checkpoint, config_file: Path
+) -> None:
+    old = [float(v) for v in np.eye(4).ravel()]
+    settings = {**ready.clusterer.settings, "spread": old}
+    with_spread = replace(ready, clusterer=ClustererSettings("basin_merging", settings))
+    suited = tune_checkpoint(with_spread, load_config(config_file)).clusterer.settings
+    assert np.size(suited["spread"]) == 4 * 4
+    assert suited["spread"] != old
+    config_file.write_text(config_file.read_text() + "\n[clusterer]\nspread = false\n")
+    suited = tune_checkpoint(with_spread, load_config(config_file)).clusterer.settings
+    assert "spread" not in suited
+
+
+def test_another_method_starts_from_the_margins_of_the_checkpoint(
+    ready: Checkpoint, config_file: Path
+) -> None:
+    config_file.write_text(config_file.read_text() + '\n[clusterer]\nname = "mutex_watershed"\n')
+    suited = tune_checkpoint(replace(ready, delta_d=1.25), load_config(config_file)).clusterer
+    assert suited.name == "mutex_watershed"
+    assert suited.settings["delta_d"] == 1.25
+    assert "solid" not in suited.settings
+
+
+def test_a_checkpoint_for_other_axes_is_refused(ready: Checkpoint, config_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data.axes is 'yx'.*with the axes 'zyx'"):
+        tune_checkpoint(replace(ready, axes="zyx"), load_config(config_file))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zoo_models import catalog
-from zoo_models.catalog import find_model, list_models
+from zoo_models.catalog import find_checkpoint, find_model, list_models
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.errors import InputError
 
@@ -34,6 +34,14 @@ def test_a_model_knows_its_files(root: Path) -> None:
     assert model.checkpoint == root / "nuclei-fluo-2d" / "checkpoint.safetensors"
     assert model.config == root / "nuclei-fluo-2d" / "config.toml"
     assert model.card == root / "nuclei-fluo-2d" / "card.toml"
+
+
+def test_a_checkpoint_is_found_by_its_path_or_by_a_models_name(root: Path, tmp_path: Path) -> None:
+    assert find_checkpoint("somewhere/a.safetensors") == Path("somewhere/a.safetensors")
+    assert find_checkpoint(str(tmp_path)) == tmp_path
+    assert find_checkpoint("nuclei-fluo-2d") == find_model("nuclei-fluo-2d").checkpoint
+    with pytest.raises(InputError, match="neither a file nor a catalog model"):
+        find_checkpoint("nowhere")
 
 
 @pytest.mark.parametrize(

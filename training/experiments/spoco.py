@@ -26,6 +26,13 @@ NOT_TRAINED: dict[str, Any] = {
     "optimiser.lr": 0.0,
 }
 
+READY: dict[str, Any] = {
+    "network": {"width": 32, "levels": 3, "local_radius": 32},
+    "loss.push": 0.25,
+    "patch.output": 180,
+}
+"""As nuclei-fluo-2d was trained, on patches that fit the images of bbbc039."""
+
 BUDGET: dict[str, Any] = {"supervision.fraction": None, "supervision.instances": 16}
 
 
@@ -108,6 +115,19 @@ BBBC039 = Suite(
                     {"supervision.fraction": percent / 100},
                 ),
             )
+        ),
+        Run(
+            "ready",
+            "nuclei-fluo-2d as it is",
+            {**FULL, **READY, **NOT_TRAINED},
+            source="nuclei-fluo-2d",
+        ),
+        Run("ready-10", "nuclei-fluo-2d, transfer, p = 0.1", READY, source="nuclei-fluo-2d"),
+        Run(
+            "ready-dense-10",
+            "the same, a tenth of the images with their background",
+            {**FULL, **READY, "supervision": {"fraction": 0.1, "dense": True}},
+            source="nuclei-fluo-2d",
         ),
     ),
 )

@@ -25,6 +25,7 @@ from training.config import TrainingConfig
 from training.fit import LAST, fit, read
 from training.sections import Split
 from training.tuning import embedded, scores_of, tune
+from zoo_models.catalog import find_model
 from zoo_models.checkpoint import Checkpoint
 from zoo_models.errors import InputError
 from zoo_models.metrics import DatasetScores
@@ -41,7 +42,7 @@ class Run:
         name: of its folder.
         title: what it is, for the table.
         changes: dotted names of the configuration's values -> new values; None takes one out.
-        source: "suite/run" whose trained weights it starts from.
+        source: "suite/run", or a catalog model, whose trained weights it starts from.
     """
 
     name: str
@@ -115,9 +116,14 @@ def configuration(suite: Suite, run: Run, place: Place) -> TrainingConfig:
     if place.steps is not None:
         values["run"] |= {"max_steps": place.steps, "epoch_steps": place.steps}
     if run.source is not None:
-        source = place.folder(*run.source.split("/")) / TUNED
+        source = _checkpoint(run.source, place)
         values["transfer"] = {"init": str(source), **values.get("transfer", {})}
     return TrainingConfig.model_validate(values)
+
+
+def _checkpoint(source: str, place: Place) -> Path:
+    suite, _, run = source.rpartition("/")
+    return place.folder(suite, run) / TUNED if suite else find_model(run).checkpoint
 
 
 def _change(values: dict[str, Any], name: list[str], value: Any) -> None:

@@ -14,6 +14,8 @@ from training.config import TrainingConfig
 from training.experiments import suite as suite_module
 from training.experiments.spoco import SUITES
 from training.experiments.suite import Place, Run, Suite, configuration, markdown, perform
+from zoo_models.catalog import find_model
+from zoo_models.checkpoint import Checkpoint
 from zoo_models.errors import InputError
 
 TINY: dict[str, Any] = {
@@ -38,9 +40,22 @@ def test_every_declared_run_is_a_configuration_of_its_own(suite: Suite, tmp_path
     assert len(set(texts)) == len(texts)
     assert len({run.name for run in suite.runs}) == len(suite.runs)
     for run in suite.runs:
-        if run.source is not None:
+        if run.source is not None and "/" in run.source:
             source, name = run.source.split("/")
             assert SUITES[source].select([name])
+
+
+@pytest.mark.parametrize(
+    ("suite", "run"),
+    [(s, r) for s in SUITES.values() for r in s.runs if r.source and "/" not in r.source],
+    ids=lambda declared: declared.name,
+)
+def test_a_run_from_a_catalog_model_has_its_network(suite: Suite, run: Run, tmp_path: Path) -> None:
+    model = find_model(str(run.source))
+    config = configuration(suite, run, Place(tmp_path, tmp_path))
+    assert config.transfer is not None
+    assert Path(config.transfer.init) == model.checkpoint
+    assert config.network_kwargs == Checkpoint.load(model.checkpoint).kwargs
 
 
 def test_a_change_is_a_dotted_name_and_none_takes_a_value_out(tmp_path: Path) -> None:

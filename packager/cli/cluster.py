@@ -118,15 +118,13 @@ def _space(
 
 def _expect_new(out: Path, *, overwrite: bool) -> None:
     """Refuse a name that could not be written in the end, before any work is done."""
-    from packager.cli.outputs import expect_writable
-    from zoo_models.errors import ImageError, OutputExistsError
+    from packager.cli.outputs import expect_new
+    from zoo_models.errors import ImageError
     from zoo_models.prediction.decoding import TIFF_SUFFIXES
 
-    expect_writable(out.parent)
     if out.suffix.lower() not in TIFF_SUFFIXES:
         raise ImageError(
             f"{out}: found the suffix {out.suffix!r}, expected a name ending in .tif; labels are "
             "written as OME-TIFF"
         )
-    if out.exists() and not overwrite:
-        raise OutputExistsError(f"{out} exists already: use --overwrite or another --out.")
+    expect_new(out, overwrite=overwrite)

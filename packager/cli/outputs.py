@@ -19,3 +19,17 @@ def expect_writable(folder: Path) -> None:
         raise InputError(f"{nearest}: found a file, expected a folder; give another --out.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"{nearest}: nothing may be written there; give another --out.")
+
+
+def expect_new(out: Path, *, overwrite: bool) -> None:
+    """Refuse a file that could not be written in the end.
+
+    Raises:
+        InputError: its folder cannot be written to.
+        OutputExistsError: it exists, and `overwrite` is false.
+    """
+    from zoo_models.errors import OutputExistsError
+
+    expect_writable(out.parent)
+    if out.exists() and not overwrite:
+        raise OutputExistsError(f"{out} exists already: use --overwrite or another --out.")

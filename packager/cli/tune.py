@@ -34,9 +34,11 @@ def tune(
 
     A catalog model needs no CONFIG: spoco-zoo tune nuclei-fluo-2d --data FOLDER -o mine.safetensors
     """
+    from packager.cli.outputs import expect_new
     from packager.cli.train import require_training_extra
 
     require_training_extra()
+    expect_new(out, overwrite=overwrite)
     from training.config import load_config
     from training.tuning import tune as tune_run
     from training.tuning import tune_checkpoint

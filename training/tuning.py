@@ -63,7 +63,9 @@ def tune_checkpoint(checkpoint: Checkpoint, config: TrainingConfig) -> Checkpoin
         )
     named = config.data.model_dump(include={"gain", "offset"}, exclude_unset=True)
     known, asked = checkpoint.clusterer, config.clusterer
-    settings = dict(known.settings) if known.name == asked.name else _margins(checkpoint)
+    settings: dict[str, Any] = {"delta_v": checkpoint.delta_v, "delta_d": checkpoint.delta_d}
+    if known.name == asked.name:
+        settings = dict(known.settings)
     with_spread = asked.spread
     if with_spread is None:
         with_spread = bool(settings.get("spread"))
@@ -76,10 +78,6 @@ def tune_checkpoint(checkpoint: Checkpoint, config: TrainingConfig) -> Checkpoin
         provenance={**checkpoint.provenance, "tuned_on": Path(config.data.folder).name},
     )
     return _chosen(start, config, (with_spread,))
-
-
-def _margins(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {"delta_v": checkpoint.delta_v, "delta_d": checkpoint.delta_d}
 
 
 def _chosen(checkpoint: Checkpoint, config: TrainingConfig, spreads: Sequence[bool]) -> Checkpoint:
@@ -168,7 +166,7 @@ def tuned(
     for _ in range(ROUNDS):
         for name, values in tried.items():
             others = [{**best, name: v} for v in values]
-            best = max(*others, best, key=lambda s: scored(s).ap50)
+            best = max([*others, best], key=lambda s: scored(s).ap50)
     validation = {"images": len(images), **scored(best).as_dict()}
     return replace(
         _with(checkpoint, best), provenance={**checkpoint.provenance, "validation": validation}

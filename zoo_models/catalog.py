@@ -43,14 +43,24 @@ def list_models() -> tuple[CatalogModel, ...]:
     return tuple(CatalogModel(folder.name, folder) for folder in folders)
 
 
+def model_named(source: str) -> CatalogModel | None:
+    """The model that `source` names, or None where it is a path: it exists, or has a suffix.
+
+    Raises:
+        InputError: it is neither.
+    """
+    path = Path(source)
+    return None if path.suffix or path.exists() else find_model(source)
+
+
 def find_checkpoint(source: str) -> Path:
     """The checkpoint file that `source` names: a path, or a model of the catalog.
 
     Raises:
-        InputError: it exists nowhere, has no suffix, and is no model's name.
+        InputError: it is neither.
     """
-    path = Path(source)
-    return path if path.suffix or path.exists() else find_model(source).checkpoint
+    model = model_named(source)
+    return Path(source) if model is None else model.checkpoint
 
 
 def find_model(name: str) -> CatalogModel:

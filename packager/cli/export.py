@@ -46,15 +46,11 @@ def export(
     from packager.cli.outputs import expect_writable
     from packager.export import export as write_package
     from packager.kinds import Wanted
-    from zoo_models.catalog import find_model
+    from zoo_models.catalog import find_checkpoint
     from zoo_models.checkpoint import Checkpoint
 
-    path = Path(source)
-    if path.suffix or path.exists():
-        checkpoint, card = path, card or path.with_name("card.toml")
-    else:
-        model = find_model(source)
-        checkpoint, card = model.checkpoint, card or model.card
+    checkpoint = find_checkpoint(source)
+    card = card or checkpoint.with_name("card.toml")
     loaded = Checkpoint.load(checkpoint)
     expect_writable(out.parent)
     wanted = Wanted(kind, target, teacher)

@@ -60,15 +60,14 @@ def tune(
 
 
 def _own_config(source: str, data: Path | None) -> Path:
-    from zoo_models.catalog import find_model
+    from zoo_models.catalog import model_named
     from zoo_models.errors import InputError
 
-    path = Path(source)
-    if path.suffix or path.exists():
+    model = model_named(source)
+    if model is None:
         raise InputError(
             f"{source}: only a catalog model brings a configuration of its own; give CONFIG, too."
         )
-    model = find_model(source)
     if data is None:
         raise InputError(
             f"{source} without CONFIG: expected --data FOLDER, with the images it is to suit."

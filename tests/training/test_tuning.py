@@ -68,6 +68,7 @@ def test_settings_are_never_worse_than_those_they_started_from(run_dir: Path) ->
     start = tuned(Checkpoint.load(run_dir / "checkpoint.safetensors"), images, TRIED)
     again = tuned(start, images, {"radius": [0.5, 9.0], "min_size": [1, 400]})
     assert again.clusterer.settings == start.clusterer.settings
+    assert tuned(start, images, {"radius": []}).clusterer == start.clusterer
 
 
 def on_a_long_cloud(seed: int) -> Embedded:

@@ -92,8 +92,14 @@ class TrainingConfig(Section):
 
     @property
     def sparse(self) -> bool:
-        """Whether label 0 says "unlabeled" in training, and not "background"."""
-        return self.supervision is not None and not self.supervision.dense
+        """Whether label 0 says "unlabeled" in training, and not "background" or "unknown"."""
+        given = self.supervision
+        return given is not None and not given.dense and not given.pseudo_background
+
+    @property
+    def pseudo_background(self) -> bool:
+        """Whether a model's background stands for the missing labels of it; see sections.py."""
+        return self.supervision is not None and self.supervision.pseudo_background
 
     @property
     def spreads_tried(self) -> tuple[bool, ...]:
@@ -105,7 +111,7 @@ class TrainingConfig(Section):
 
     @property
     def embedding_loss(self) -> EmbeddingLoss:
-        """What is trained; under sparse supervision label 0 is unlabeled."""
+        """What is trained; under sparse supervision label 0 is unlabeled, or unknown."""
         loss = self.loss
         return EmbeddingLoss(
             delta_v=loss.delta_v,
@@ -119,7 +125,7 @@ class TrainingConfig(Section):
             neighbourhood=loss.neighbourhood,
             object_loss=loss.object_loss,
             unlabeled=0 if self.sparse else None,
-            ignore=loss.ignore,
+            ignore=0 if self.pseudo_background else loss.ignore,
             unlabeled_push_weight=loss.unlabeled_push,
             consistency_weight=loss.consistency,
             rim_weight=loss.rim,
@@ -128,7 +134,7 @@ class TrainingConfig(Section):
     @property
     def validation_loss(self) -> EmbeddingLoss:
         """The training loss as under full supervision, without a teacher: val has all labels."""
-        return dataclasses.replace(self.embedding_loss, unlabeled=None)
+        return dataclasses.replace(self.embedding_loss, unlabeled=None, ignore=self.loss.ignore)
 
     @property
     def learning_rate(self) -> float:
@@ -167,6 +173,7 @@ class TrainingConfig(Section):
                 f"loss.phase is {self.loss.phase}, but the network has the period 1 along every "
                 "axis and commutes with all shifts already: leave loss.phase out"
             )
+        self._check_pseudo_background()
         self._check_sparse_terms()
         for axis, width, network in zip(
             self.data.axes, self.output_shape, self.network_axes, strict=True
@@ -174,19 +181,39 @@ class TrainingConfig(Section):
             _check_window(axis, width, network)
         return self
 
+    def _check_pseudo_background(self) -> None:
+        if self.supervision is None or not self.supervision.pseudo_background:
+            return
+        if self.supervision.dense:
+            raise ValueError(
+                "supervision.pseudo_background is given with dense, whose images have their "
+                "background labeled: leave one of the two out"
+            )
+        if self.transfer is None:
+            raise ValueError(
+                "supervision.pseudo_background needs a model that sees the background: name one "
+                "that was trained with the same labels, [transfer] init, or --init"
+            )
+
     def _check_sparse_terms(self) -> None:
         loss = self.loss
-        if loss.ignore is not None and (self.sparse or loss.adversarial):
-            other = "sparse supervision" if self.sparse else "loss.adversarial"
+        sparse = self.sparse or self.pseudo_background
+        if loss.ignore is not None and (sparse or loss.adversarial):
+            other = "sparse supervision" if sparse else "loss.adversarial"
             raise ValueError(
                 f"loss.ignore is given with {other}, for which label 0 is a part of the patch: "
                 "leave one of the two out"
             )
-        if loss.rim and (self.sparse or loss.ignore is not None):
-            other = "sparse supervision" if self.sparse else "loss.ignore"
+        if loss.rim and (sparse or loss.ignore is not None):
+            other = "sparse supervision" if sparse else "loss.ignore"
             raise ValueError(
                 f"loss.rim is {loss.rim} with {other}, under which no pixel is known to be "
                 "background: leave one of the two out"
+            )
+        if loss.adversarial and self.pseudo_background:
+            raise ValueError(
+                "loss.adversarial is given with supervision.pseudo_background, but its masks would "
+                "hold the unknown pixels: leave one of the two out"
             )
         if self.teacher is not None and not loss.consistency:
             raise ValueError(

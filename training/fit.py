@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from training import pseudo_background
 from training.config import TrainingConfig
 from training.datasets import Sample, read_data
 from training.module import EmbeddingModule
@@ -68,6 +69,8 @@ def fit(
         if config.transfer is not None:
             module.start_from(config.transfer)
         remove_progress(run_dir)
+    if config.pseudo_background:
+        train = _with_pseudo_background(train, config, run_dir, resume=resume)
     writers = [
         CheckpointWriter(config, run_dir / CHECKPOINT),
         ProgressWriter(config, run_dir, pictured=choose(val)),
@@ -83,6 +86,23 @@ def fit(
         weights_only=False if resume else None,
     )
     return run_dir / CHECKPOINT
+
+
+def _with_pseudo_background(
+    train: Sequence[Sample], config: TrainingConfig, run_dir: Path, *, resume: bool
+) -> tuple[Sample, ...]:
+    """Found once: a resumed run goes on with what it began with, whatever became of the model."""
+    assert config.supervision is not None
+    assert config.transfer is not None
+    if resume:
+        masks = pseudo_background.load(run_dir, number=len(train))
+    else:
+        model = Checkpoint.load(Path(config.transfer.init))
+        masks = pseudo_background.find_background(
+            train, model, config.normalisation, gap=config.supervision.gap
+        )
+        pseudo_background.save(masks, run_dir)
+    return pseudo_background.with_background(train, masks)
 
 
 def _refuse_confusion(run_dir: Path, *, resume: bool, overwrite: bool) -> None:

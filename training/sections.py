@@ -181,12 +181,18 @@ class SupervisionSection(Section):
 
     `dense` spends the same budget the usual way: whole images, drawn until the instances are used
     up, with their background; no other image is trained on.
+
+    `pseudo_background` takes as labeled background what the model of [transfer] sees no object in,
+    but for `gap` pixels around objects without a label. The rest is then unknown and in no term of
+    the loss, in place of unlabeled (pseudo_background.py).
     """
 
     fraction: float | None = Field(None, gt=0, le=1)
     instances: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
     dense: bool = False
+    pseudo_background: bool = False
+    gap: int = Field(2, ge=0)
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> SupervisionSection:

@@ -10,14 +10,26 @@ from typing import Any
 
 from training.experiments.suite import Run, Suite
 
-FULL: dict[str, Any] = {
-    "supervision": None,
+WITH_BACKGROUND: dict[str, Any] = {
     "teacher": None,
     "clusterer.tried.merge": [2.6, 3.0, 3.4, 4.0],
     "clusterer.tried.radius": [1.9, 2.8, 3.4, 3.8],
 }
-"""Every instance is labeled, and the background, which is pulled to one place: its spread is not
-tried, and a radius is a distance."""
+"""The background is labeled and pulled to one place: its spread is not tried, and a radius is a
+distance."""
+
+FULL: dict[str, Any] = {**WITH_BACKGROUND, "supervision": None}
+"""Every instance is labeled, and the background."""
+
+AGAIN: dict[str, Any] = {"transfer.lr_factor": 0.5}
+"""A second run of the same length, from the weights of the first one."""
+
+PSEUDO: dict[str, Any] = {
+    **WITH_BACKGROUND,
+    **AGAIN,
+    "supervision.pseudo_background": True,
+}
+"""AGAIN, with the background that the first run's model sees."""
 
 NOT_TRAINED: dict[str, Any] = {
     "run.max_steps": 1,
@@ -34,6 +46,8 @@ READY: dict[str, Any] = {
 """As nuclei-fluo-2d was trained, on patches that fit the images of bbbc039."""
 
 BUDGET: dict[str, Any] = {"supervision.fraction": None, "supervision.instances": 16}
+
+DENSE: dict[str, Any] = {**FULL, "supervision": {"instances": 16, "dense": True}}
 
 
 DSB2018_FLUO = Suite(
@@ -68,7 +82,31 @@ DSB2018_FLUO = Suite(
         Run(
             "budget-dense",
             "16 instances of whole images, with their background",
-            {**FULL, "supervision": {"instances": 16, "dense": True}},
+            DENSE,
+        ),
+        Run(
+            "sparse-10-again",
+            "SPOCO@0.1, twice as long",
+            AGAIN,
+            source="dsb2018_fluo/sparse-10",
+        ),
+        Run(
+            "sparse-10-pseudo",
+            "SPOCO@0.1, then as long with the background that it sees",
+            PSEUDO,
+            source="dsb2018_fluo/sparse-10",
+        ),
+        Run(
+            "budget-sparse-pseudo",
+            "16 instances over all images, then as long with the background that it sees",
+            {**BUDGET, **PSEUDO},
+            source="dsb2018_fluo/budget-sparse",
+        ),
+        Run(
+            "budget-dense-again",
+            "16 instances of whole images, twice as long",
+            {**DENSE, **AGAIN},
+            source="dsb2018_fluo/budget-dense",
         ),
         Run("t-50", "t = 0.5 in place of 0.9", {"loss.t": 0.5}),
         Run(

@@ -173,27 +173,12 @@ class TrainingConfig(Section):
                 f"loss.phase is {self.loss.phase}, but the network has the period 1 along every "
                 "axis and commutes with all shifts already: leave loss.phase out"
             )
-        self._check_pseudo_background()
         self._check_sparse_terms()
         for axis, width, network in zip(
             self.data.axes, self.output_shape, self.network_axes, strict=True
         ):
             _check_window(axis, width, network)
         return self
-
-    def _check_pseudo_background(self) -> None:
-        if self.supervision is None or not self.supervision.pseudo_background:
-            return
-        if self.supervision.dense:
-            raise ValueError(
-                "supervision.pseudo_background is given with dense, whose images have their "
-                "background labeled: leave one of the two out"
-            )
-        if self.transfer is None:
-            raise ValueError(
-                "supervision.pseudo_background needs a model that sees the background: name one "
-                "that was trained with the same labels, [transfer] init, or --init"
-            )
 
     def _check_sparse_terms(self) -> None:
         loss = self.loss

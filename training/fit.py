@@ -92,15 +92,17 @@ def _with_pseudo_background(
     train: Sequence[Sample], config: TrainingConfig, run_dir: Path, *, resume: bool
 ) -> tuple[Sample, ...]:
     """Found once: a resumed run goes on with what it began with, whatever became of the model."""
-    assert config.supervision is not None
-    assert config.transfer is not None
     if resume:
         masks = pseudo_background.load(run_dir, number=len(train))
-    else:
-        model = Checkpoint.load(Path(config.transfer.init))
-        masks = pseudo_background.find_background(
-            train, model, config.normalisation, gap=config.supervision.gap
+    elif config.transfer is None:
+        raise ConfigError(
+            "supervision.pseudo_background needs a model that sees the background: name one that "
+            "was trained with the same labels, [transfer] init, or --init."
         )
+    else:
+        assert config.supervision is not None
+        model, gap = Checkpoint.load(Path(config.transfer.init)), config.supervision.gap
+        masks = pseudo_background.find_background(train, model, config.normalisation, gap=gap)
         pseudo_background.save(masks, run_dir)
     return pseudo_background.with_background(train, masks)
 

@@ -195,10 +195,15 @@ class SupervisionSection(Section):
     gap: int = Field(2, ge=0)
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> SupervisionSection:
+    def _check_together(self) -> SupervisionSection:
         if (self.fraction is None) == (self.instances is None):
             given = "both fraction and" if self.instances else "neither fraction nor"
             raise ValueError(f"{given} instances given, expected exactly one of the two")
+        if self.pseudo_background and self.dense:
+            raise ValueError(
+                "pseudo_background is given with dense, whose images have their background "
+                "labeled: leave one of the two out"
+            )
         return self
 
 

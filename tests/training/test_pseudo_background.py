@@ -84,7 +84,7 @@ def first_model(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoin
     """A checkpoint beside the configuration that tells bright discs from the background."""
     monkeypatch.setattr(pseudo_background, "predict_embeddings", bright_is_far)
     written = Checkpoint.load(fit(load_config(config_file), config_file.parent / "first"))
-    settings = {"background": [0.0] * 4, "min_size": 5}
+    settings: dict[str, Any] = {"background": [0.0] * 4, "min_size": 5}
     checkpoint = Checkpoint(
         **{**vars(written), "clusterer": ClustererSettings("basin_merging", settings)}
     )
@@ -181,15 +181,14 @@ def test_terms_that_the_unknown_pixels_would_mislead_are_refused(
         config_of(config_file, more)
 
 
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        (SECTION.split("[transfer]", maxsplit=1)[0], r"needs a model .* --init"),
-        (SECTION.replace("pseudo", "dense = true\npseudo"), r"is given with dense"),
-    ],
-)
-def test_a_pseudo_background_without_a_model_or_need_is_refused(
-    config_file: Path, section: str, message: str
+def test_images_with_a_labeled_background_need_no_other(config_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is given with dense"):
+        config_of(config_file, section=SECTION.replace("pseudo", "dense = true\npseudo"))
+
+
+def test_a_first_run_has_no_model_that_sees_the_background(
+    config_file: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
-        config_of(config_file, section=section)
+    config = config_of(config_file, section=SECTION.split("[transfer]", maxsplit=1)[0])
+    with pytest.raises(ConfigError, match=r"needs a model .* --init"):
+        fit(config, tmp_path / "run")

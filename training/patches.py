@@ -34,7 +34,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     An image is drawn with a probability in proportion to the square root of its size, then one of
     its instances, and a window that holds a pixel of it. Under sparse supervision images without a
-    labeled instance are not drawn; under full supervision their background is one to learn.
+    labeled instance are not drawn; under full supervision their background is one to learn. So it
+    is with a pseudo-background, but at least half of the patches are of images with an object.
     """
 
     def __init__(self, samples: Sequence[Sample], config: TrainingConfig) -> None:
@@ -50,6 +51,9 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         drawn = [bool(s.labels.any()) or not config.sparse for s in samples]
         sizes = np.sqrt([s.labels.size * d for s, d in zip(samples, drawn, strict=True)])
         self.probabilities = sizes / sizes.sum()
+        if config.pseudo_background:
+            objects = np.array([ids.size > 1 for ids in self.instances])
+            self.probabilities = at_least_half(self.probabilities, objects)
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         draw = np.random.default_rng([self.seed, number])
@@ -92,6 +96,18 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             int(np.clip(p - draw.integers(w), 0, n))
             for p, w, n in zip(place, self.output, last, strict=True)
         ]
+
+
+def at_least_half(
+    probabilities: NDArray[np.float64], chosen: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Probabilities in the same proportions, but with a sum of 0.5 over `chosen` where it was less;
+    unchanged where none is."""
+    share = probabilities[chosen].sum()
+    if share == 0 or share >= 0.5:
+        return probabilities
+    halves: NDArray[np.float64] = np.where(chosen, 0.5 / share, 0.5 / (1 - share)) * probabilities
+    return halves
 
 
 def _mirrored(

@@ -12,7 +12,7 @@ import torch
 
 from training.config import load_config
 from training.datasets import Sample, read_data
-from training.patches import EpochSampler, Patches, _mirrored
+from training.patches import EpochSampler, Patches, _mirrored, at_least_half
 from training.sections import DataSection, Split
 from zoo_models.errors import ImageError
 
@@ -113,3 +113,25 @@ def test_sparse_patches_come_from_images_with_a_labeled_instance(config_file: Pa
     full, sparse = shares.values()
     assert sparse == 1
     assert full < 0.9
+
+
+PSEUDO = "[supervision]\ninstances = 1\npseudo_background = true\n"
+
+
+def test_half_of_the_patches_with_a_pseudo_background_are_of_images_with_an_object(
+    config_file: Path,
+) -> None:
+    config_file.write_text(f"{config_file.read_text()}\n{PSEUDO}")
+    first, second = samples_in(config_file.parent / "data")
+    nothing_else = [replace(first, labels=np.ones_like(first.labels))] * 9
+    patches = Patches([*nothing_else, second], load_config(config_file))
+    assert patches.probabilities[:9] == pytest.approx([0.5 / 9] * 9)
+    assert patches.probabilities[9] == pytest.approx(0.5)
+
+
+def test_what_is_drawn_often_enough_keeps_its_share_and_what_is_not_there_gets_none() -> None:
+    given = np.array([0.5, 0.2, 0.2, 0.1])
+    for chosen in ([True, False, False, False], [False] * 4, [True] * 4):
+        assert at_least_half(given, np.array(chosen)) is given
+    raised = at_least_half(given, np.array([False, True, False, True]))
+    assert raised == pytest.approx([0.5 * 5 / 7, 0.5 * 2 / 3, 0.5 * 2 / 7, 0.5 * 1 / 3])

@@ -70,7 +70,7 @@ def fit(
             module.start_from(config.transfer)
         remove_progress(run_dir)
     if config.pseudo_background:
-        train = _with_pseudo_background(train, config, run_dir, resume=resume)
+        train = _with_pseudo_background(train, config, run_dir, resume=resume, progress=progress)
     writers = [
         CheckpointWriter(config, run_dir / CHECKPOINT),
         ProgressWriter(config, run_dir, pictured=choose(val)),
@@ -89,7 +89,12 @@ def fit(
 
 
 def _with_pseudo_background(
-    train: Sequence[Sample], config: TrainingConfig, run_dir: Path, *, resume: bool
+    train: Sequence[Sample],
+    config: TrainingConfig,
+    run_dir: Path,
+    *,
+    resume: bool,
+    progress: bool,
 ) -> tuple[Sample, ...]:
     """Found once: a resumed run goes on with what it began with, whatever became of the model."""
     if resume:
@@ -102,7 +107,9 @@ def _with_pseudo_background(
     else:
         assert config.supervision is not None
         model, gap = Checkpoint.load(Path(config.transfer.init)), config.supervision.gap
-        masks = pseudo_background.find_background(train, model, config.normalisation, gap=gap)
+        masks = pseudo_background.find_background(
+            train, model, config.normalisation, gap=gap, progress=progress
+        )
         pseudo_background.save(masks, run_dir)
     return pseudo_background.with_background(train, masks)
 

@@ -14,7 +14,7 @@ Objects without a label are unknown, and a `gap` around them, here of one pixel:
 the first model's guess. That of a labeled object is known.
 
 Self-training with pseudo-labels (Lee, ICML workshop 2013), of the background alone. Pseudo-labels
-of objects, too, made nuclei worse: docs/decisions/0016-pseudo-background.md.
+of objects, too, were no help for nuclei: docs/decisions/0016-pseudo-background.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import track
 from scipy import ndimage
 
 from training.datasets import Sample
@@ -41,12 +42,18 @@ FILE = "pseudo_background.npz"
 
 
 def find_background(
-    samples: Sequence[Sample], checkpoint: Checkpoint, normalisation: Normalisation, *, gap: int
+    samples: Sequence[Sample],
+    checkpoint: Checkpoint,
+    normalisation: Normalisation,
+    *,
+    gap: int,
+    progress: bool = False,
 ) -> list[Mask]:
     """A mask (z)yx for each sample: see above. Unlabeled pixels only.
 
     normalisation: that of the samples, which must be the checkpoint's.
     gap: pixels around each predicted object without a label that are left unknown.
+    progress: shows a bar; hundreds of images take minutes.
 
     Raises:
         ConfigError: another normalisation, or a model that sees no background in any sample.
@@ -61,7 +68,7 @@ def find_background(
     network, clusterer = checkpoint.network(), build_clusterer(checkpoint.clusterer)
     limit = TILE_LIMIT[len(checkpoint.axes)]
     masks = []
-    for sample in samples:
+    for sample in track(samples, "finding the background", disable=not progress):
         grid = BlockGrid.covering(sample.labels.shape, checkpoint.geometry, tile_limit=limit)
         embeddings = predict_embeddings(
             network, sample.image, grid, embedding_dim=checkpoint.embedding_dim

@@ -144,7 +144,8 @@ class LossSection(Section):
     network the means to tell apart objects that look alike (losses/phase_consistency.py).
 
     `unlabeled_push` counts under [supervision] only, `consistency` under [supervision] or with a
-    [teacher]. `adversarial` begins after `adversarial_warmup` steps, with its critic.
+    [teacher]; with a `pseudo_background` the first never, the second with a [teacher] only.
+    `adversarial` begins after `adversarial_warmup` steps, with its critic.
 
     `ignore = 0`: label 0 is of unknown pixels, which take part in no term but the phase's, and not
     the background, an instance otherwise. Not with sparse supervision: there it says unlabeled.

@@ -29,11 +29,10 @@ from rich.progress import track
 from scipy import ndimage
 
 from training.datasets import Sample
+from training.embedding import embeddings_of
 from zoo_models.checkpoint import Checkpoint, Normalisation
 from zoo_models.errors import ConfigError
 from zoo_models.postprocessing import build_clusterer
-from zoo_models.prediction.blocks import BlockGrid
-from zoo_models.prediction.engine import TILE_LIMIT, predict_embeddings
 
 Mask = NDArray[np.bool_]
 
@@ -65,19 +64,21 @@ def find_background(
             f"{checkpoint.normalisation.gain} and the offset {checkpoint.normalisation.offset} of "
             "the model of [transfer], which reads the same images."
         )
-    network, clusterer = checkpoint.network(), build_clusterer(checkpoint.clusterer)
-    limit = TILE_LIMIT[len(checkpoint.axes)]
-    masks = []
-    for sample in track(samples, "finding the background", disable=not progress):
-        grid = BlockGrid.covering(sample.labels.shape, checkpoint.geometry, tile_limit=limit)
-        embeddings = predict_embeddings(
-            network, sample.image, grid, embedding_dim=checkpoint.embedding_dim
-        )
-        masks.append(sure_background(clusterer(embeddings), sample.labels, gap=gap))
+    clusterer, number = build_clusterer(checkpoint.clusterer), len(samples)
+    found = track(
+        embeddings_of(checkpoint, samples),
+        "finding the background",
+        total=number,
+        disable=not progress,
+    )
+    masks = [
+        sure_background(clusterer(embeddings), sample.labels, gap=gap)
+        for embeddings, sample in zip(found, samples, strict=True)
+    ]
     if not any(mask.any() for mask in masks):
         raise ConfigError(
             f"supervision.pseudo_background: the model of [transfer] sees no background in any of "
-            f"{len(samples)} images; choose its clusterer's settings first (spoco-zoo tune)."
+            f"{number} images; choose its clusterer's settings first (spoco-zoo tune)."
         )
     return masks
 

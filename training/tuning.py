@@ -14,6 +14,7 @@ from torch import Tensor
 
 from training.config import TrainingConfig
 from training.datasets import Sample, read_data
+from training.embedding import embeddings_of
 from training.fit import CHECKPOINT, LAST
 from training.module import background_place
 from training.teacher import named_as_in
@@ -21,8 +22,6 @@ from zoo_models.checkpoint import Checkpoint, ClustererSettings
 from zoo_models.errors import CheckpointError, ConfigError
 from zoo_models.metrics import DatasetScores, aggregate, score
 from zoo_models.postprocessing import build_clusterer
-from zoo_models.prediction.blocks import BlockGrid
-from zoo_models.prediction.engine import TILE_LIMIT, predict_embeddings
 
 Embedded = tuple[NDArray[np.float32], NDArray[np.int32]]
 """Embeddings D(z)yx of an image, and its true labels (z)yx."""
@@ -126,16 +125,8 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def embedded(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Embedded]:
     """Embeddings and truth of each image; all of them in memory."""
-    network = checkpoint.network()
-    limit = TILE_LIMIT[len(checkpoint.axes)]
-    pairs = []
-    for sample in samples:
-        grid = BlockGrid.covering(sample.labels.shape, checkpoint.geometry, tile_limit=limit)
-        embeddings = predict_embeddings(
-            network, sample.image, grid, embedding_dim=checkpoint.embedding_dim
-        )
-        pairs.append((embeddings, sample.labels))
-    return pairs
+    labels = [sample.labels for sample in samples]
+    return list(zip(embeddings_of(checkpoint, samples), labels, strict=True))
 
 
 def tuned(

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import pseudo_background
+from training import embedding, pseudo_background
 from training.config import TrainingConfig, load_config
 from training.datasets import Sample
 from training.fit import fit
@@ -82,7 +82,7 @@ def bright_is_far(network: Any, image: np.ndarray, grid: Any, **_: Any) -> np.nd
 @pytest.fixture
 def first_model(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     """A checkpoint beside the configuration that tells bright discs from the background."""
-    monkeypatch.setattr(pseudo_background, "predict_embeddings", bright_is_far)
+    monkeypatch.setattr(embedding, "predict_embeddings", bright_is_far)
     written = Checkpoint.load(fit(load_config(config_file), config_file.parent / "first"))
     settings: dict[str, Any] = {"background": [0.0] * 4, "min_size": 5}
     checkpoint = Checkpoint(

@@ -97,6 +97,18 @@ DSB2018_FLUO = Suite(
             source="dsb2018_fluo/sparse-10",
         ),
         Run(
+            "sparse-40-pseudo",
+            "SPOCO@0.4, then as long with the background that it sees",
+            {"supervision.fraction": 0.4, **PSEUDO},
+            source="dsb2018_fluo/sparse-40",
+        ),
+        Run(
+            "sparse-100-pseudo",
+            "SPOCO@1.0, then as long with the background that it sees",
+            {"supervision.fraction": 1.0, **PSEUDO},
+            source="dsb2018_fluo/sparse-100",
+        ),
+        Run(
             "budget-sparse-pseudo",
             "16 instances over all images, then as long with the background that it sees",
             {**BUDGET, **PSEUDO},
@@ -173,7 +185,16 @@ BBBC039 = Suite(
 USIIGACI = Suite(
     name="usiigaci",
     title="Non-convex cells in phase contrast",
-    runs=(Run("full", "SPOCO, full supervision", FULL), Run("sparse-10", "SPOCO@0.1", {})),
+    runs=(
+        Run("full", "SPOCO, full supervision", FULL),
+        Run("sparse-10", "SPOCO@0.1", {}),
+        Run(
+            "sparse-10-pseudo",
+            "SPOCO@0.1, then as long with the background that it sees",
+            PSEUDO,
+            source="usiigaci/sparse-10",
+        ),
+    ),
 )
 
 BBBC050 = Suite(
@@ -182,6 +203,12 @@ BBBC050 = Suite(
     runs=(
         Run("full", "SPOCO, full supervision", FULL),
         Run("sparse-10", "SPOCO@0.1", {}),
+        Run(
+            "sparse-10-pseudo",
+            "SPOCO@0.1, then as long with the background that it sees",
+            PSEUDO,
+            source="bbbc050/sparse-10",
+        ),
         Run(
             "fixed",
             "SPOCO, full supervision, fixed constants for the intensities",

@@ -19,6 +19,7 @@ settings.register_profile(
     "steady",
     deadline=None,  # the first example pays for imports and compilation
     derandomize=True,  # the same examples everywhere, so that a red run can be repeated
+    max_examples=50,  # of a test that does not say how many
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("steady")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,68 +15,28 @@ import pytest
 import tifffile
 import zarr
 
+from tests.e2e import blockwise
+from tests.e2e.blockwise import ignore, in_blocks, outputs, segmented
 from tests.e2e.conftest import contents, run
 from tests.training.conftest import discs
 from zoo_models.errors import BlocksFailedError, OutputExistsError
 from zoo_models.prediction import stream
 from zoo_models.prediction.images import read_image, read_labels
-from zoo_models.prediction.job import Job
 from zoo_models.prediction.label_store import LabelStore
 from zoo_models.prediction.predict import Options, Predictor
 from zoo_models.prediction.schedule import (
     NEEDED,
     DaskCluster,
     Done,
-    Threads,
     dask_cluster,
 )
 from zoo_models.prediction.source import Place
 from zoo_models.prediction.stored_embeddings import read_embeddings
-from zoo_models.prediction.stream import Targets, Worker
-
-KILLED = """
-import sys
-from pathlib import Path
-from tests.e2e.test_large_images import segmented
-segmented(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), labels="ome-zarr")
-"""
-
+from zoo_models.prediction.stream import Worker
 
 dask_leaves_sockets = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-
-
-def ignore(done: Done) -> None:
-    pass
-
-
-def in_blocks(job: Job, edge: int = 64) -> Job:
-    """The same work in blocks of `edge` pixels."""
-    return replace(job, choice=replace(job.choice, block=(edge, edge), chunk=(32, 32)))
-
-
-def outputs(folder: Path, suffix: str = "tif") -> Targets:
-    return Targets(
-        folder / f"labels.ome.{suffix}", folder / "objects.csv", folder / "embeddings.ome.zarr"
-    )
-
-
-def segmented(
-    package: Path, image: Path, out: Path, *, edge: int = 64, labels: str = "ome-tiff"
-) -> Path:
-    """The labels' path, after a run in blocks with all outputs there are."""
-    options = Options(
-        threads=1,
-        table="csv",
-        embeddings="float32",
-        labels=labels,  # type: ignore[arg-type]
-    )
-    predictor = Predictor(package, options)
-    targets = outputs(out, "tif" if labels == "ome-tiff" else "zarr")
-    job = predictor.prepare(Place(str(image)), None, targets)
-    predictor.run(in_blocks(job, edge), targets, Threads(2, ignore))
-    return targets.labels
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +78,8 @@ def killed_when(wanted: int, package: Path, image: Path, out: Path) -> None:
     """Begin or go on, and kill it as soon as `wanted` files more are kept."""
     folder = outputs(out, "zarr").folder
     kept = sum(1 for _ in folder.rglob("*.npz")) + wanted
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(package), str(image), str(out)])
+    command = [sys.executable, "-m", blockwise.__name__, str(package), str(image), str(out)]
+    process = subprocess.Popen(command)
     while process.poll() is None and sum(1 for _ in folder.rglob("*.npz")) < kept:
         time.sleep(0.002)
     process.kill()  # SIGKILL, unless it has come to its end
@@ -214,7 +174,7 @@ def test_a_full_disk_fails_a_block_and_keeps_the_others(
     assert "No space left" in str(error.value)
     monkeypatch.undo()
     done: list[Done] = []
-    monkeypatch.setattr("tests.e2e.test_large_images.ignore", done.append)
+    monkeypatch.setattr("tests.e2e.blockwise.ignore", done.append)
     labels = read_labels(segmented(package, image, tmp_path))
     assert [(d.step, d.block.start) for d in done] == [("labels", (64, 128))]
     np.testing.assert_array_equal(labels, read_labels(whole / "labels.ome.tif"))

@@ -3,6 +3,7 @@
 import dataclasses
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from zoo_models.postprocessing import build_clusterer
 from zoo_models.prediction.blocks import BlockGrid
 from zoo_models.prediction.engine import predict_embeddings
 
+PackageOf = Callable[[KindName], Path]
+OTHER_KINDS: tuple[KindName, ...] = ("boundaries", "instances", "clusterer")
+
 SETTINGS: dict[str, Any] = {
     "join": 0.03,
     "merge": 0.1,
@@ -44,14 +48,14 @@ def knowing(make: Callable[..., Checkpoint]) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def packages(
+def package_of(
     knowing: Checkpoint, card: Card, tmp_path_factory: pytest.TempPathFactory
-) -> dict[KindName, Path]:
-    """A package of each kind. What `export` checks (validator, zoo's tests) has passed."""
+) -> PackageOf:
+    """A package of a kind, made when first asked for. What `export` checks (validator, zoo's
+    tests) has passed."""
     folder = tmp_path_factory.mktemp("kinds")
     short = card.model_copy(update={"title": "Discs"})
-    kinds: list[KindName] = ["boundaries", "instances", "clusterer"]
-    return {k: export(knowing, short, folder / f"{k}.zip", Wanted(k)).package for k in kinds}
+    return cache(lambda kind: export(knowing, short, folder / f"{kind}.zip", Wanted(kind)).package)
 
 
 def description(package: Path) -> dict[str, Any]:
@@ -97,26 +101,26 @@ def partition(labels: np.ndarray) -> np.ndarray:
 
 
 def test_instances_from_the_graph_are_those_that_predict_finds(
-    packages: dict[KindName, Path], knowing: Checkpoint, raw: np.ndarray
+    package_of: PackageOf, knowing: Checkpoint, raw: np.ndarray
 ) -> None:
-    found = by_core(packages["instances"], raw[None], "input", "labels")[0, 0]
+    found = by_core(package_of("instances"), raw[None], "input", "labels")[0, 0]
     expected = build_clusterer(knowing.clusterer)(embedded(knowing, raw))
     assert expected.max() > 3
     np.testing.assert_array_equal(partition(found.astype(int)), partition(expected))
 
 
 def test_the_clusterer_is_the_second_step_after_embeddings(
-    packages: dict[KindName, Path], knowing: Checkpoint, raw: np.ndarray
+    package_of: PackageOf, knowing: Checkpoint, raw: np.ndarray
 ) -> None:
     embeddings = embedded(knowing, raw)
-    found = by_core(packages["clusterer"], embeddings[None], "embeddings", "labels")[0, 0]
+    found = by_core(package_of("clusterer"), embeddings[None], "embeddings", "labels")[0, 0]
     expected = build_clusterer(knowing.clusterer)(embeddings)
     np.testing.assert_array_equal(partition(found.astype(int)), partition(expected))
 
 
-def test_labels_are_promised_in_one_pass_for_every_size(packages: dict[KindName, Path]) -> None:
+def test_labels_are_promised_in_one_pass_for_every_size(package_of: PackageOf) -> None:
     for kind in ("instances", "clusterer"):
-        content = description(packages[kind])
+        content = description(package_of(kind))
         space = [a for a in content["inputs"][0]["axes"] if a["type"] == "space"]
         assert [a["size"] for a in space] == 2 * [{"min": 1, "step": 1}]
         assert "halo" not in str(content["outputs"])
@@ -127,9 +131,9 @@ def test_labels_are_promised_in_one_pass_for_every_size(packages: dict[KindName,
 
 
 def test_boundaries_carry_the_stencil_in_their_halo(
-    packages: dict[KindName, Path], knowing: Checkpoint
+    package_of: PackageOf, knowing: Checkpoint
 ) -> None:
-    content = description(packages["boundaries"])
+    content = description(package_of("boundaries"))
     halos = [a["halo"] for a in content["outputs"][0]["axes"] if a["type"] == "space"]
     assert halos == [h + 2 for h in knowing.geometry.halo]
     told = content["config"]["spoco_zoo"]["tiling_certificate"]["consumers"]
@@ -137,9 +141,9 @@ def test_boundaries_carry_the_stencil_in_their_halo(
 
 
 def test_what_has_no_source_of_its_own_ships_no_state_dict(
-    packages: dict[KindName, Path],
+    package_of: PackageOf,
 ) -> None:
-    formats = {kind: set(description(path)["weights"]) for kind, path in packages.items()}
+    formats = {kind: set(description(package_of(kind))["weights"]) for kind in OTHER_KINDS}
     assert formats == {
         "boundaries": {"torchscript", "onnx"},
         "instances": {"torchscript"},
@@ -147,9 +151,9 @@ def test_what_has_no_source_of_its_own_ships_no_state_dict(
     }
 
 
-def test_predict_says_which_kind_it_takes(packages: dict[KindName, Path]) -> None:
+def test_predict_says_which_kind_it_takes(package_of: PackageOf) -> None:
     with pytest.raises(PackageError, match=r"kind 'boundaries'.*kind 'embeddings'"):
-        Package.load(packages["boundaries"])
+        Package.load(package_of("boundaries"))
 
 
 def test_every_consumer_gets_what_serves_it_best(knowing: Checkpoint) -> None:

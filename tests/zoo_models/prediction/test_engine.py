@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -59,6 +59,7 @@ def boxes(draw: st.DrawFn, shape: tuple[int, ...]) -> Box:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_the_embeddings_of_a_box_are_those_of_the_whole_image(
     name: str, data: st.DataObject

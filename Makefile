@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Python compiles a module when it is first imported; most of the 17000 installed ones never are.
-NOT_COMPILED := --no-compile
 CATALOG := zoo_models/catalog
 MODEL := nuclei-fluo-2d
 EXAMPLE := $(CATALOG)/$(MODEL)/example
@@ -67,10 +65,10 @@ $(VENV_READY):
 	@touch $@
 
 $(RUNTIME_READY): pyproject.toml | $(VENV_READY)
-	$(PIP) install $(NOT_COMPILED) -e .
+	$(PIP) install -e .
 	@touch $@
 
 # The development install holds the runtime too, so it counts for both.
 $(DEV_READY): pyproject.toml | $(VENV_READY)
-	$(PIP) install $(NOT_COMPILED) -e '.[dev]'
+	$(PIP) install -e '.[dev]'
 	@touch $(RUNTIME_READY) $@

@@ -83,7 +83,7 @@ def killed_when(wanted: int, package: Path, image: Path, out: Path) -> None:
     while process.poll() is None and sum(1 for _ in folder.rglob("*.npz")) < kept:
         time.sleep(0.002)
     process.kill()  # SIGKILL, unless it has come to its end
-    process.wait()
+    assert process.wait() in (0, -signal.SIGKILL)
 
 
 def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(

@@ -31,6 +31,17 @@ PSEUDO: dict[str, Any] = {
 }
 """AGAIN, with the background that the first run's model sees."""
 
+
+def pseudo(percent: int, suite: str) -> Run:
+    """PSEUDO, after the suite's run of SPOCO with `percent` of the labels."""
+    return Run(
+        f"sparse-{percent}-pseudo",
+        f"SPOCO@{percent / 100}, then as long with the background that it sees",
+        {"supervision.fraction": percent / 100, **PSEUDO},
+        source=f"{suite}/sparse-{percent}",
+    )
+
+
 NOT_TRAINED: dict[str, Any] = {
     "run.max_steps": 1,
     "run.epoch_steps": 1,
@@ -90,24 +101,9 @@ DSB2018_FLUO = Suite(
             AGAIN,
             source="dsb2018_fluo/sparse-10",
         ),
-        Run(
-            "sparse-10-pseudo",
-            "SPOCO@0.1, then as long with the background that it sees",
-            PSEUDO,
-            source="dsb2018_fluo/sparse-10",
-        ),
-        Run(
-            "sparse-40-pseudo",
-            "SPOCO@0.4, then as long with the background that it sees",
-            {"supervision.fraction": 0.4, **PSEUDO},
-            source="dsb2018_fluo/sparse-40",
-        ),
-        Run(
-            "sparse-100-pseudo",
-            "SPOCO@1.0, then as long with the background that it sees",
-            {"supervision.fraction": 1.0, **PSEUDO},
-            source="dsb2018_fluo/sparse-100",
-        ),
+        pseudo(10, "dsb2018_fluo"),
+        pseudo(40, "dsb2018_fluo"),
+        pseudo(100, "dsb2018_fluo"),
         Run(
             "budget-sparse-pseudo",
             "16 instances over all images, then as long with the background that it sees",
@@ -188,12 +184,7 @@ USIIGACI = Suite(
     runs=(
         Run("full", "SPOCO, full supervision", FULL),
         Run("sparse-10", "SPOCO@0.1", {}),
-        Run(
-            "sparse-10-pseudo",
-            "SPOCO@0.1, then as long with the background that it sees",
-            PSEUDO,
-            source="usiigaci/sparse-10",
-        ),
+        pseudo(10, "usiigaci"),
     ),
 )
 
@@ -203,12 +194,7 @@ BBBC050 = Suite(
     runs=(
         Run("full", "SPOCO, full supervision", FULL),
         Run("sparse-10", "SPOCO@0.1", {}),
-        Run(
-            "sparse-10-pseudo",
-            "SPOCO@0.1, then as long with the background that it sees",
-            PSEUDO,
-            source="bbbc050/sparse-10",
-        ),
+        pseudo(10, "bbbc050"),
         Run(
             "fixed",
             "SPOCO, full supervision, fixed constants for the intensities",
